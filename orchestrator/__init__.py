@@ -1,0 +1,1 @@
+"""Run Python jobs in supervised child interpreters (lazy public names)."""
