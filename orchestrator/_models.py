@@ -1,0 +1,482 @@
+"""The values that users and modules hand around: jobs, policies, limits, outcomes, events, statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from orchestrator.exceptions import ConfigurationError, JobError
+
+Seconds = float | timedelta
+Effects = Literal["pure", "idempotent", "external", "at_most_once"]
+_NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
+
+
+def seconds(value: Seconds | None, name: str, *, minimum: float = 0.0, exclusive: bool = True) -> float | None:
+    """Return a duration as float seconds, or raise ConfigurationError naming `name`."""
+    if value is None:
+        return None
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number):
+        raise ConfigurationError(name, f"must be a number of seconds or a timedelta, not {value!r}")
+    if number < minimum or (exclusive and number == minimum):
+        raise ConfigurationError(name, f"must be {'greater than' if exclusive else 'at least'} {minimum:g}, not {value!r}")
+    return float(number)
+
+
+def whole(value: object, name: str, *, minimum: int) -> int:
+    """Return a whole number, or raise ConfigurationError naming `name`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigurationError(name, f"must be a whole number of at least {minimum}, not {value!r}")
+    return value
+
+
+class Status(StrEnum):
+    """How a job ended; exactly one per job."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+    QUARANTINED = "quarantined"
+    EXPIRED = "expired"
+    INDETERMINATE = "indeterminate"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When and how often a job is attempted again; without one a job has a single attempt.
+
+    Args:
+        attempts: All attempts, the first included.
+        on: `"error"` (the target raised), `"crash"`, `"timeout"`, `"any"`, exception names (`"TimeoutError"`,
+            `"requests.exceptions.Timeout"`) or exception classes; one or several.
+        backoff: Seconds before the second attempt; doubles with each further one.
+        max_backoff: The longest wait in seconds.
+        jitter: Waits are spread evenly over half to all of their length, so that retries do not arrive in step.
+    """
+
+    attempts: int = 3
+    on: str | type[BaseException] | Sequence[str | type[BaseException]] = "error"
+    # Half a second lets a short outage pass, and a minute is where waiting longer no longer helps a polite client.
+    backoff: Seconds = 0.5
+    max_backoff: Seconds = 60.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        whole(self.attempts, "retry.attempts", minimum=1)
+        names = (self.on,) if isinstance(self.on, str | type) else tuple(self.on)
+        normal: list[str] = []
+        for name in names:
+            if isinstance(name, type) and issubclass(name, BaseException):
+                normal.append(f"{name.__module__}.{name.__qualname__}")
+            elif isinstance(name, str) and name:
+                normal.append(name)
+            else:
+                raise ConfigurationError("retry.on", f"takes error, crash, timeout, any or exception names, not {name!r}")
+        if not normal:
+            raise ConfigurationError("retry.on", "names nothing to retry on; use attempts=1 for no retries")
+        object.__setattr__(self, "on", tuple(normal))
+        object.__setattr__(self, "backoff", seconds(self.backoff, "retry.backoff", exclusive=False))
+        object.__setattr__(self, "max_backoff", seconds(self.max_backoff, "retry.max_backoff", exclusive=False))
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a worker's child is started again.
+
+    Args:
+        backoff: Seconds before the second start after a child failed to become ready or died idle; doubles.
+        max_backoff: The longest such wait in seconds.
+        max_restarts: How many such restarts a worker gets within `window` before the pool is broken.
+        window: Seconds.
+        cooldown: Seconds a broken pool waits before one child is tried again; doubles up to ten minutes.
+    """
+
+    # With these a child that crashes at import is started about ten times in ten minutes, by all workers together.
+    backoff: Seconds = 0.5
+    max_backoff: Seconds = 60.0
+    max_restarts: int = 5
+    window: Seconds = 60.0
+    cooldown: Seconds = 30.0
+
+    def __post_init__(self) -> None:
+        whole(self.max_restarts, "restart.max_restarts", minimum=0)
+        for name in ("backoff", "max_backoff", "window", "cooldown"):
+            object.__setattr__(self, name, seconds(getattr(self, name), f"restart.{name}", exclusive=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound that all children keep together.
+
+    Args:
+        name: What jobs (`limits={"api": 1}`) and `child.permit("api")` call it.
+        rate: At most this many units start in any stretch of `per` seconds.
+        per: Seconds.
+        burst: Units that may start at once after a quiet time; at most `rate`. The rest of the rate is spread
+            evenly, so that no stretch of `per` seconds ever sees more than `rate`.
+        concurrency: At most this many units are held at the same time.
+    """
+
+    name: str
+    rate: float | None = None
+    per: Seconds = 1.0
+    burst: float | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigurationError("limit.name", f"must be a non-empty string, not {self.name!r}")
+        where = f"limit {self.name!r}"
+        if self.rate is None and self.concurrency is None:
+            raise ConfigurationError(where, "needs rate= or concurrency=")
+        object.__setattr__(self, "per", seconds(self.per, f"{where}: per"))
+        for name in ("rate", "burst"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, seconds(value, f"{where}: {name}"))
+        if self.burst is not None and self.rate is None:
+            raise ConfigurationError(f"{where}: burst", "needs rate=")
+        if self.burst is not None and self.rate is not None and self.burst > self.rate:
+            raise ConfigurationError(f"{where}: burst", f"must be at most the rate, {self.rate:g}")
+        if self.concurrency is not None:
+            whole(self.concurrency, f"{where}: concurrency", minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class callback:  # noqa: N801  used like a function: progress_callback=callback(show)
+    """Wrap a function so that a job may call it; calls arrive here, in order, before the job's outcome.
+
+    Args:
+        function: Called on the caller's loop (or, with BlockingSupervisor, on the thread that waits).
+        latest: Calls that have not been made yet may be replaced by a newer one, as suits progress displays.
+    """
+
+    function: Callable[..., Any]
+    latest: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ConfigurationError("callback", f"needs a callable, not {type(self.function).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One immutable request to run a target in a child.
+
+    Args:
+        target: An importable function, or `"package.module:function"`, or `"package.module:Class.method"`.
+        args: Positional arguments of the target.
+        kwargs: Keyword arguments of the target.
+        init: Keyword arguments of the class whose method is the target; the child builds the instance.
+        timeout: Bound on one attempt's run, in seconds.
+        queue_timeout: Bound on the wait for a child, in seconds.
+        total_timeout: Bound on everything, retries included, in seconds.
+        progress_timeout: Longest silence (no `child.progress`) of a running attempt, in seconds.
+        retry: When to attempt again; never by default.
+        limits: Units of named limits the job needs while it runs, for example `{"api": 1}`.
+        priority: Jobs with a higher number are dispatched first.
+        key: Your name for the job; appears in outcomes, events and logs.
+        effects: What running it twice would mean: `pure`, `idempotent`, `external` or `at_most_once`.
+        convert: `"exact"` sends Python values as they are; `"json"` rebuilds parameters from JSON forms and
+            `"text"` from strings, both by the target's annotations.
+    """
+
+    target: Callable[..., Any] | str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = _NO_KWARGS
+    init: Mapping[str, Any] | None = None
+    timeout: Seconds | None = None
+    queue_timeout: Seconds | None = None
+    total_timeout: Seconds | None = None
+    progress_timeout: Seconds | None = None
+    retry: RetryPolicy | None = None
+    limits: Mapping[str, float] = _NO_KWARGS
+    priority: int = 0
+    key: str | None = None
+    effects: Effects = "pure"
+    convert: Literal["exact", "json", "text"] = "exact"
+
+    def __post_init__(self) -> None:
+        if not callable(self.target) and not isinstance(self.target, str):
+            raise ConfigurationError("job.target", f"must be a function or a string, not {type(self.target).__name__}")
+        if isinstance(self.args, str | bytes | Mapping) or not isinstance(self.args, Sequence):
+            raise ConfigurationError("job.args", f"must be a list or tuple, not {type(self.args).__name__}")
+        for name in ("kwargs", "limits"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or any(not isinstance(key, str) for key in value):
+                raise ConfigurationError(f"job.{name}", "must be a mapping with strings as keys")
+        if self.init is not None and not isinstance(self.init, Mapping):
+            raise ConfigurationError("job.init", f"must be a mapping, not {type(self.init).__name__}")
+        for name in ("timeout", "queue_timeout", "total_timeout", "progress_timeout"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, seconds(getattr(self, name), f"job.{name}"))
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError("job.retry", f"must be a RetryPolicy, not {self.retry!r}")
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise ConfigurationError("job.priority", f"must be a whole number, not {self.priority!r}")
+        if self.key is not None and not isinstance(self.key, str):
+            raise ConfigurationError("job.key", f"must be a string, not {self.key!r}")
+        for name, units in self.limits.items():
+            seconds(units, f"job.limits.{name}")
+        if self.effects not in ("pure", "idempotent", "external", "at_most_once"):
+            raise ConfigurationError("job.effects", f"must be pure, idempotent, external or at_most_once, not {self.effects!r}")
+        if self.convert not in ("exact", "json", "text"):
+            raise ConfigurationError("job.convert", f"must be exact, json or text, not {self.convert!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRecord:
+    """An exception of a child as data.
+
+    Attributes:
+        type: Qualified name of its class, with the module unless that is `builtins`.
+        message: Its text.
+        traceback: The child's whole traceback as text, causes, notes and groups included.
+        notes: What was added with `add_note`.
+        cause: The exception it was raised from, or that was being handled.
+        bases: Qualified names of its class and its base classes, most derived first.
+        data: `code` and `status_code`, when the exception had such attributes with JSON values.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    notes: tuple[str, ...] = ()
+    cause: ErrorRecord | None = None
+    bases: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeathCertificate:
+    """All that is known of why a child ended.
+
+    Attributes:
+        worker: Name of the worker.
+        generation: Which child of that worker it was, from 1.
+        pid: Its process id, or None when no process came to be.
+        reason: `exit`, `signal`, `protocol`, `start`, `timeout`, `cancelled`, `stopped`, `recycled`, `hang`
+            or `oom`; the last only when the kernel's own counter says so.
+        exit_code: What it passed to exit, or None when a signal ended it or it is unknown.
+        signal: Name of the signal that ended it, such as `SIGSEGV`.
+        uptime: Seconds it lived.
+        phase: What it was doing: `starting`, `idle`, `running` or `stopping`.
+        detail: One sentence more, when there is something to say.
+        last_progress: The last progress of the job that was running.
+        stderr: Its last 64 lines of stderr.
+        peak_memory: Largest resident memory in bytes, if known.
+        survivors: Processes of its kill set that could not be killed.
+    """
+
+    worker: str
+    generation: int
+    pid: int | None
+    reason: str
+    exit_code: int | None = None
+    signal: str | None = None
+    uptime: float = 0.0
+    phase: str = "idle"
+    detail: str = ""
+    last_progress: Progress | None = None
+    stderr: tuple[str, ...] = ()
+    peak_memory: int | None = None
+    survivors: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            end = f"was killed by {self.signal}"
+        elif self.exit_code is not None:
+            end = f"exited with code {self.exit_code}"
+        elif self.pid is None:
+            end = "could not be started"
+        else:
+            end = "ended"
+        text = f"child {self.pid} of worker {self.worker} {end} after {self.uptime:.1f} s while {self.phase}"
+        return f"{text}: {self.detail}" if self.detail else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job ended; there is exactly one per job.
+
+    Attributes:
+        status: One of `succeeded, failed, timed_out, cancelled, crashed, quarantined, expired, indeterminate`.
+        value: What the target returned, if it succeeded.
+        error: The error that `run` would raise, if it did not.
+        job_id: Number of the job within its supervisor.
+        key: The job's key.
+        attempts: How many attempts were made; 0 when it never ran.
+        index: Position in the input of `map`, else None.
+        item: The input of `map` it belongs to, else None.
+        run_seconds: How long the last attempt ran.
+        worker: Name of the worker that ran the last attempt.
+    """
+
+    status: Status
+    value: Any = None
+    error: JobError | None = None
+    job_id: int
+    key: str | None = None
+    attempts: int = 0
+    index: int | None = None
+    item: Any = None
+    run_seconds: float = 0.0
+    worker: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the target returned."""
+        return self.status is Status.SUCCEEDED
+
+    def result(self) -> Any:
+        """Return the value, or raise the error.
+
+        Raises:
+            JobError: When the job did not succeed.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The job called `child.progress`."""
+
+    kind: ClassVar[Literal["progress"]] = "progress"
+    done: float
+    total: float | None = None
+    text: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """One line the job printed, logged or sent with `child.log`.
+
+    Attributes:
+        stream: `stdout`, `stderr`, `log` (child.log), `logging` or `warnings`.
+        level: `debug`, `info`, `warning`, `error` or `critical`.
+        logger: Name of the logger, for records of `logging`.
+        dropped: How many lines before this one were dropped because there were too many.
+        fields: What else was said, as JSON values.
+    """
+
+    kind: ClassVar[Literal["log"]] = "log"
+    text: str
+    stream: str = "log"
+    level: str = "info"
+    logger: str | None = None
+    dropped: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A generator target yielded, or the job called `child.emit`."""
+
+    kind: ClassVar[Literal["item"]] = "item"
+    value: Any
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """The job named a file it made with `child.artifact`."""
+
+    kind: ClassVar[Literal["artifact"]] = "artifact"
+    path: str
+    name: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """The job moved on: `queued`, `running`, `waiting` (before a retry), or a final status."""
+
+    kind: ClassVar[Literal["state"]] = "state"
+    state: str
+    attempt: int = 0
+
+
+Event = Progress | Log | Item | Artifact | StateChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatistics:
+    """One worker at one moment.
+
+    Attributes:
+        state: `down`, `starting`, `ready`, `busy`, `stopping`, `backoff` or `broken`.
+        pid: Of its child, if there is one.
+        flavour: `plain`, `async` or `sync-browser` once the first job fixed it.
+        generation: How many children it has had.
+        restarts: How many of them replaced one that died.
+        running: Attempts it has been given and not finished.
+        jobs_done: Attempts its current child has finished.
+        last_death: Certificate of its previous child.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    flavour: str | None
+    generation: int
+    restarts: int
+    running: int
+    jobs_done: int
+    last_death: DeathCertificate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatistics:
+    """One limit at one moment: permits held, requests waiting, units granted in all."""
+
+    name: str
+    held: float
+    waiting: int
+    granted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """One supervisor at one moment.
+
+    Attributes:
+        state: `open`, `draining`, `broken` or `closed`.
+        submitted: Jobs accepted so far; equals queued + running + waiting + settled at every moment.
+        queued: Jobs that wait for a child or a limit.
+        running: Jobs that a child holds.
+        waiting: Jobs that wait for their next attempt.
+        settled: Outcomes so far, by status.
+        retries: Attempts made beyond each job's first.
+        restarts: Children started in place of one that died.
+        dropped_log_lines: Lines of children that were dropped because there were too many.
+        abandoned_threads: Inline jobs that timed out and whose thread has not ended.
+        survivors: Processes that could not be killed.
+        broken_reason: Why the pool is broken, else None.
+    """
+
+    state: str
+    submitted: int
+    queued: int
+    running: int
+    waiting: int
+    settled: Mapping[str, int]
+    retries: int
+    restarts: int
+    workers: tuple[WorkerStatistics, ...]
+    limits: tuple[LimitStatistics, ...]
+    dropped_log_lines: int = 0
+    abandoned_threads: int = 0
+    survivors: tuple[int, ...] = ()
+    broken_reason: str | None = None
