@@ -194,8 +194,8 @@ def _prepare(venv: Path, requirements: str) -> None:
     python = str(python_of(venv))
     if action == "make":
         _refuse_incomplete_python()
-        _say(f"{'Rebuilding' if venv.exists() else 'Making'} {venv.name} with {_title()}{reason and ': ' + reason}")
         with _nobody_inside(venv):
+            _say(f"{'Rebuilding' if venv.exists() else 'Making'} {venv.name} with {_title()}{reason and ': ' + reason}")
             (venv / STAMP).unlink(missing_ok=True)
             _run([wanted.base, "-I", "-m", "venv", "--clear", str(venv)])
     (venv / STAMP).unlink(missing_ok=True)
@@ -210,9 +210,14 @@ def _prepare(venv: Path, requirements: str) -> None:
 
 
 def _refuse_incomplete_python() -> None:
-    from importlib.util import find_spec
+    from importlib import import_module
 
-    missing = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
+    missing = []
+    for name in ("venv", "ensurepip"):
+        try:
+            import_module(name)
+        except ImportError:
+            missing.append(name)
     # A Python that somebody built by hand on Debian is not mended by Debian's packages.
     is_debian = os.path.exists("/etc/debian_version") and sys.base_prefix == "/usr"
     problem = missing_modules_problem(missing, sys.version_info[:3], is_debian=is_debian)
