@@ -1,0 +1,219 @@
+"""Holds the layout: which module may import which, what stays pure, and what no file of the tree may contain."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE_ROOTS = (ROOT / "orchestrator", ROOT / "adapters", ROOT / "scripts")
+MODULES = sorted((ROOT / "orchestrator").rglob("*.py"))
+ADAPTERS = sorted((ROOT / "adapters").rglob("*.py"))
+
+
+class Row(NamedTuple):
+    """What one module, or one package with all its modules, may import at run time beside the standard library."""
+
+    modules: frozenset[str]  # of orchestrator; a package's own modules are always allowed
+    packages: frozenset[str]  # from elsewhere
+
+
+def row(modules: str = "", *, packages: str = "") -> Row:
+    return Row(frozenset(modules.split()), frozenset(packages.split()))
+
+
+VALUES = "_models exceptions"
+ENGINE = "anyio msgspec psutil structlog"
+
+# Arrows point down: a module imports only from rows above its own. Imports under TYPE_CHECKING do not count, for they
+# never happen. Only the command line may import typer and rich, only _limits aiolimiter.
+TABLE = {
+    # What children import too: the standard library, and msgspec when a target's annotations ask for it.
+    "_wire": row(),
+    "_frozen": row(),
+    "child": row("_wire", packages="msgspec"),
+    # Pure: no clock, no I/O.
+    "exceptions": row(),
+    "_models": row("exceptions", packages="msgspec"),
+    "_state": row(VALUES),
+    "_policy": row(VALUES),
+    "_progress": row(VALUES),
+    # One effect each.
+    "_codec": row(f"{VALUES} _wire", packages=ENGINE),
+    "_logs": row(VALUES, packages=ENGINE),
+    "_limits": row(f"{VALUES} _policy", packages=f"{ENGINE} aiolimiter"),
+    "_cache": row(VALUES, packages=ENGINE),
+    "_journal": row(f"{VALUES} _codec", packages=ENGINE),
+    "_launch": row(f"{VALUES} _frozen _wire", packages=ENGINE),
+    "_killset": row(VALUES, packages=ENGINE),
+    "_guardian": row(f"{VALUES} _killset _launch", packages=ENGINE),
+    "_child_process": row(f"{VALUES} _wire _launch _killset _guardian _logs", packages=ENGINE),
+    # The engine.
+    "_worker": row(f"{VALUES} _wire _state _policy _codec _logs _launch _killset _child_process", packages=ENGINE),
+    "_queue": row(f"{VALUES} _state _policy _limits _codec _worker", packages=ENGINE),
+    "_supervisor": row(
+        f"{VALUES} _wire _state _policy _progress _codec _logs _limits _cache _journal _launch _killset _guardian "
+        "_child_process _worker _queue",
+        packages=ENGINE,
+    ),
+    "_service": row(f"{VALUES} _state _policy _logs _launch _child_process _worker _supervisor", packages=ENGINE),
+    # Ways in.
+    "blocking": row(f"{VALUES} _supervisor", packages=ENGINE),
+    "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
+    "config": row(VALUES, packages="msgspec"),
+    "cli": row(f"{VALUES} _progress _logs _launch _supervisor config", packages=f"{ENGINE} rich typer"),
+    "__main__": row("cli"),
+    # Its names come from a map, when they are first asked for.
+    "__init__": row(),
+}
+
+PURE = ("exceptions", "_models", "_state", "_policy", "_progress")
+IMPURE_MODULES = frozenset(
+    "anyio asyncio concurrent ctypes fcntl io logging multiprocessing os pathlib queue secrets select selectors shutil "
+    "signal socket sqlite3 ssl structlog subprocess sys tempfile threading time urllib".split()
+)
+IMPURE_CALLS = frozenset({"open", "print", "input"})
+
+MOST_LINES = 500
+MOST_README_LINES = 120
+# Names that say nothing about what a module is for.
+EMPTY_NAMES = frozenset("base common helper helpers manager managers util utils".split())
+
+# Written in pieces, so that this file does not contain what it looks for.
+REGISTRIES = ("pypi", "pythonhosted", "npmjs", "deb.debian", "security.debian", "anaconda")
+FOREIGN = re.compile(
+    "|".join(
+        [
+            r"\.\./" + "shared",
+            "/work" + "/",
+            "/root" + "/",
+            *(re.escape(f"{name}.org") for name in REGISTRIES),
+            r"index-url[\s=]+\S*:",
+        ]
+    )
+)
+
+
+def module_name(path: Path) -> str:
+    """Return the row of a file: its own name, or that of its package."""
+    return path.relative_to(ROOT / "orchestrator").with_suffix("").parts[0]
+
+
+def identify(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree, leaving out what stands under `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield other
+                yield from runtime_nodes(other)
+        else:
+            yield node
+            yield from runtime_nodes(node)
+
+
+def imported(nodes: Iterator[ast.AST], path: Path) -> Iterator[str]:
+    """Yield the dotted names that imports ask for: `from a import b` gives `a.b`."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            yield from (".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names)
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_arrows_point_down(path: Path) -> None:
+    name = module_name(path)
+    assert name in TABLE, f"add a row for {name!r} to TABLE in {identify(Path(__file__))}, saying what it may import"
+    allowed = TABLE[name]
+    for dotted in imported(runtime_nodes(parse(path)), path):
+        top, _, rest = dotted.partition(".")
+        if top == "orchestrator":
+            target = rest.partition(".")[0] or "__init__"
+            assert target in {*allowed.modules, name}, f"{identify(path)} may not import orchestrator.{target}"
+        elif top not in sys.stdlib_module_names:
+            assert top in allowed.packages, f"{identify(path)} may not import {top}"
+
+
+def test_table_has_no_arrow_up() -> None:
+    above: set[str] = set()
+    for name, allowed in TABLE.items():
+        assert allowed.modules <= above, f"{name} imports from below it: {sorted(allowed.modules - above)}"
+        above.add(name)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if module_name(path) in PURE], ids=identify)
+def test_pure_modules_have_no_clock_and_no_io(path: Path) -> None:
+    nodes = list(runtime_nodes(parse(path)))
+    tops = {dotted.partition(".")[0] for dotted in imported(iter(nodes), path)}
+    assert not tops & IMPURE_MODULES
+    calls = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not calls & IMPURE_CALLS
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=identify)
+def test_adapters_use_public_names_only(path: Path) -> None:
+    for dotted in imported(ast.walk(parse(path)), path):
+        top, *parts = dotted.split(".")
+        if top == "orchestrator":
+            assert not any(part.startswith("_") for part in parts), f"{identify(path)} imports the private {dotted}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *ADAPTERS], ids=identify)
+def test_only_child_process_opens_processes(path: Path) -> None:
+    if path.name == "_child_process.py":
+        return
+    for node in ast.walk(parse(path)):
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else [name]
+        assert "open_process" not in names, f"{identify(path)}: only _child_process.py calls open_process"
+
+
+@pytest.mark.parametrize("folder", [*SOURCE_ROOTS, ROOT / "tests"], ids=identify)
+def test_modules_are_short_named_and_explained(folder: Path) -> None:
+    for path in folder.rglob("*.py"):
+        assert (ast.get_docstring(parse(path)) or "").strip(), f"{identify(path)}: say in a docstring what it is for"
+        for part in path.relative_to(ROOT).with_suffix("").parts:
+            assert part.strip("_") not in EMPTY_NAMES, f"{identify(path)}: name it after what it is for"
+        lines = len(path.read_text("utf-8").splitlines())
+        assert lines <= MOST_LINES or folder not in SOURCE_ROOTS, f"{identify(path)} has {lines} lines"
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= MOST_README_LINES
+
+
+def test_adapters_folder_is_no_package() -> None:
+    # As one it would overwrite a well-known package of that name when it is installed.
+    assert not (ROOT / "adapters" / "__init__.py").exists()
+
+
+def test_nothing_names_a_registry_or_a_place_on_one_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        try:
+            text = (ROOT / name).read_text("utf-8")
+        except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):
+            continue  # a picture, or a file that is being moved
+        found = FOREIGN.search(text)
+        assert not found, f"{name} contains {found and found.group()!r}"
