@@ -1,0 +1,195 @@
+"""Feed the jobs of a run to a supervisor and settle each record of the input exactly once; memory stays flat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+
+from orchestrator.cli._outcomes import Report, report_outcome, report_problem
+from orchestrator.cli._rows import JobBuilder, LineProblem
+from orchestrator.exceptions import ConfigurationError, OrchestratorError, PayloadError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from orchestrator._progress import ProgressMeter
+    from orchestrator._supervisor import JobHandle, Supervisor
+    from orchestrator.cli._records import Record
+    from orchestrator.cli._source import RecordSource
+    from orchestrator.cli._summary import RunSummary
+
+# Sync jobs that are quick are sent up to 64 ahead to each child; twice that keeps the queue from running dry.
+JOBS_AHEAD_PER_WORKER = 128
+# With --ordered, outcomes wait for an earlier line: this many times the jobs in flight, then reading waits too.
+ORDERED_FACTOR = 8
+
+T = TypeVar("T")
+
+
+class Reorder(Generic[T]):
+    """Gives back in order what was put in out of order.
+
+    Attributes:
+        next: The position that comes out next.
+    """
+
+    def __init__(self) -> None:
+        self.next = 0
+        self._held: dict[int, T] = {}
+
+    def put(self, position: int, item: T) -> Iterable[T]:
+        """Take one item and yield all that are in turn now."""
+        self._held[position] = item
+        while self.next in self._held:
+            yield self._held.pop(self.next)
+            self.next += 1
+
+
+class BatchRun:
+    """One run: takes records, submits jobs, reports outcomes.
+
+    Args:
+        supervisor: Entered.
+        source: Where records come from.
+        builder: Makes jobs of records.
+        report: Gets each outcome once, in the order in which they are to be written.
+        report_ready: Waits while outcomes are written slower than they arrive.
+        meter: Counts outcomes as they arrive.
+        ordered: Report in the order of the input.
+        max_failures: Stop at so many jobs that did not succeed.
+        window: Jobs in flight at most.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        source: RecordSource,
+        builder: JobBuilder,
+        *,
+        report: Callable[[Report], None],
+        report_ready: Callable[[], Awaitable[None]],
+        meter: ProgressMeter,
+        summary: RunSummary,
+        ordered: bool,
+        max_failures: int | None,
+        window: int,
+    ) -> None:
+        self._supervisor = supervisor
+        self._source = source
+        self._builder = builder
+        self._report = report
+        self._report_ready = report_ready
+        self._meter = meter
+        self._summary = summary
+        self._reorder: Reorder[Report] | None = Reorder() if ordered else None
+        self._max_failures = max_failures
+        self._window = window
+        self._failures = 0
+        self._position = 0
+        self._running: set[JobHandle] = set()
+        self._idle: deque[asyncio.Future[tuple[int, int, JobHandle]]] = deque()
+        self._settlers = 0
+        self._moved = asyncio.Event()
+        self._stopping = False
+
+    def drain(self) -> None:
+        """Read no more; what was read is run."""
+        self._source.stop()
+
+    def stop(self) -> None:
+        """Read no more and cancel what was read."""
+        self._source.stop()
+        self._stopping = True
+        for handle in tuple(self._running):
+            handle.cancel()
+
+    async def run(self) -> None:
+        """Run to the end of the input, or to the end of what was read before `drain` or `stop`."""
+        async with anyio.create_task_group() as settlers:
+            while True:
+                await self._room()
+                record = self._source.take_nowait()
+                if record is None:
+                    if not await self._source.wait():
+                        break
+                    continue
+                position, self._position = self._position, self._position + 1
+                handle = await self._submit(position, record)
+                if handle is None:
+                    continue
+                self._running.add(handle)
+                if self._stopping:
+                    handle.cancel()
+                if self._idle:
+                    self._idle.popleft().set_result((position, record[0], handle))
+                else:
+                    self._settlers += 1
+                    settlers.start_soon(self._settle_all, position, record[0], handle)
+            while self._running:
+                self._moved.clear()
+                await self._moved.wait()
+            settlers.cancel_scope.cancel()
+
+    async def _room(self) -> None:
+        """Wait until one more job may be in flight and its outcome may be written."""
+        await self._report_ready()
+        while len(self._running) >= self._window or (
+            self._reorder is not None and self._position - self._reorder.next >= self._window * ORDERED_FACTOR
+        ):
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _submit(self, position: int, record: Record) -> JobHandle | None:
+        line, content = record
+        key: str | None = None
+        try:
+            job = self._builder.build(content)
+            key = job.key
+            return await self._supervisor.submit(job)
+        except (LineProblem, ConfigurationError, TargetError, PayloadError) as error:
+            self._settled(position, report_problem(line, error, key=key))
+        except OrchestratorError as error:
+            self._settled(position, report_problem(line, error, key=key))
+            self._break(error)
+        return None
+
+    def _break(self, error: OrchestratorError) -> None:
+        if self._summary.stopped is None:
+            self._summary.stopped = str(error)
+            self.stop()
+
+    async def _settle_all(self, position: int, line: int, handle: JobHandle) -> None:
+        """Wait for one job after another: a task per job would cost more than the job."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                outcome = await handle.outcome()
+            except OrchestratorError as error:
+                report = report_problem(line, error, key=handle.key)
+                self._break(error)
+            else:
+                report = report_outcome(line, outcome)
+            self._running.discard(handle)
+            self._settled(position, report)
+            idle = loop.create_future()
+            self._idle.append(idle)
+            position, line, handle = await idle
+
+    def _settled(self, position: int, report: Report) -> None:
+        self._moved.set()
+        self._summary.add(report)
+        if report.status != "cancelled":
+            self._meter.count(report.succeeded)
+            self._failures += not report.succeeded
+        if self._reorder is None:
+            self._report(report)
+        else:
+            for ready in self._reorder.put(position, report):
+                self._report(ready)
+        if self._max_failures is not None and self._failures >= self._max_failures and not self._stopping:
+            limit = "1 job" if self._max_failures == 1 else f"{self._max_failures:,} jobs"
+            self._summary.stopped = f"{limit} did not succeed (--max-failures {self._max_failures})."
+            self.stop()

@@ -1,0 +1,122 @@
+"""The line that reports one outcome: exactly one for each record of the input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestrator.exceptions import JobCrashed, JobFailed, JobTimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator._models import ErrorRecord, Outcome
+
+# What a child already sent as exact JSON is written by json, which keeps integers of any size.
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=msgspec.to_builtins).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One outcome as the run counts and writes it.
+
+    Attributes:
+        kind: What failures are grouped by, such as `ValueError` or `crashed (SIGKILL)`; empty for a success.
+        message: One line that says what happened.
+        data: What the line of the output holds.
+    """
+
+    line: int
+    status: str
+    kind: str
+    message: str
+    data: Mapping[str, Any]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job succeeded."""
+        return self.status == "succeeded"
+
+    def encode(self) -> bytes:
+        """Return the line of the output, line feed included."""
+        try:
+            return _encode_json(self.data).encode() + b"\n"
+        except UnicodeEncodeError:
+            # A lone surrogate cannot be UTF-8: escaped it can be written and read back.
+            return json.dumps(self.data, separators=(",", ":"), default=msgspec.to_builtins).encode() + b"\n"
+
+
+def report_outcome(line: int, outcome: Outcome) -> Report:
+    """Return the report of a job's outcome."""
+    data: dict[str, Any] = {"line": line, "key": outcome.key, "status": outcome.status.value}
+    kind = message = ""
+    if outcome.error is None:
+        data["value"] = outcome.value
+    else:
+        error = describe_error(outcome.error)
+        data["error"] = error
+        kind, message = _kind(outcome.status.value, outcome.error), _first_line(str(error["message"]))
+    data["attempts"] = outcome.attempts
+    data["seconds"] = round(outcome.run_seconds, 6)
+    return Report(line, outcome.status.value, kind, message, data)
+
+
+def report_problem(line: int, error: Exception, *, key: str | None = None, status: str = "failed") -> Report:
+    """Return the report of a record that never became an accepted job."""
+    name, message = type(error).__name__, str(error)
+    described = {"type": name, "message": message, "traceback": ""}
+    data = {"line": line, "key": key, "status": status, "error": described, "attempts": 0, "seconds": 0.0}
+    return Report(line, status, name, _first_line(message), data)
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Return an error as JSON values: always `type`, `message` and `traceback`, and what else its kind knows."""
+    message = str(error.args[0]) if error.args else str(error)
+    if isinstance(error, JobFailed):
+        return _describe_record(error.error)
+    described: dict[str, Any] = {"type": type(error).__name__, "message": message, "traceback": ""}
+    if isinstance(error, JobTimedOut):
+        described.update(traceback=error.stack, timeout=error.timeout)
+    elif isinstance(error, JobCrashed):
+        certificate = error.certificate
+        described.update(
+            reason=certificate.reason,
+            exit_code=certificate.exit_code,
+            signal=certificate.signal,
+            pid=certificate.pid,
+            worker=certificate.worker,
+            generation=certificate.generation,
+            uptime=round(certificate.uptime, 6),
+            stderr=list(certificate.stderr),
+        )
+        if certificate.last_progress is not None:
+            progress = certificate.last_progress
+            described["last_progress"] = {"done": progress.done, "total": progress.total, "text": progress.text}
+    return described
+
+
+def _describe_record(record: ErrorRecord) -> dict[str, Any]:
+    described: dict[str, Any] = {"type": record.type, "message": record.message, "traceback": record.traceback}
+    if record.notes:
+        described["notes"] = list(record.notes)
+    if record.data:
+        described["data"] = dict(record.data)
+    return described
+
+
+def _kind(status: str, error: Exception) -> str:
+    if isinstance(error, JobFailed):
+        return error.error.type
+    if isinstance(error, JobCrashed):
+        certificate = error.certificate
+        end = certificate.signal or (f"exit code {certificate.exit_code}" if certificate.exit_code is not None else "")
+        return f"{status} ({end or certificate.reason})"
+    return status.replace("_", " ")
+
+
+def _first_line(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= 200 else f"{line[:199]}…"

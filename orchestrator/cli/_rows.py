@@ -1,0 +1,146 @@
+"""Turn one record of the input, a job description or a plain row, into a job: pure."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestrator._models import Job, Limit, RetryPolicy
+from orchestrator.cli._options import RunOptions, target_problem
+from orchestrator.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+JOB_FIELDS = (
+    "target",
+    "args",
+    "kwargs",
+    "init",
+    "key",
+    "timeout",
+    "queue_timeout",
+    "total_timeout",
+    "progress_timeout",
+    "retry",
+    "limits",
+    "priority",
+    "effects",
+)
+RETRY_FIELDS = ("attempts", "on", "backoff", "max_backoff", "jitter")
+
+
+class LineProblem(Exception):
+    """Raised when a record of the input is no job; the message names the field and the remedy."""
+
+
+class JobBuilder:
+    """Builds the jobs of one run.
+
+    Args:
+        options: The target of plain rows, and the timeout and the retries of jobs that name none.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self._target = options.target
+        self._limits: Mapping[str, Limit] = {limit.name: limit for limit in options.limits}
+        self._defaults: dict[str, Any] = {"timeout": options.timeout, "retry": options.retry}
+        self._row_options: dict[str, Any] = {**self._defaults, "limits": dict.fromkeys(options.row_limits, 1.0)}
+        self.columns: list[str] = []
+
+    def build(self, content: bytes | list[str] | LineProblem) -> Job:
+        """Return the job of one record.
+
+        Raises:
+            LineProblem: If the record is no job.
+        """
+        if isinstance(content, LineProblem):
+            raise content
+        if isinstance(content, list):
+            return self._from_cells(content)
+        try:
+            value = msgspec.json.decode(content)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise LineProblem(f"the line is not JSON: {error}") from None
+        except RecursionError:
+            raise LineProblem("the line is nested too deeply") from None
+        try:
+            return self._from_value(value)
+        except ConfigurationError as error:
+            raise LineProblem(str(error).removeprefix("job.")) from None
+
+    def _from_cells(self, cells: list[str]) -> Job:
+        if len(cells) != len(self.columns):
+            raise LineProblem(f"the row has {len(cells)} cells, the header has {len(self.columns)}")
+        kwargs = dict(zip(self.columns, cells, strict=True))
+        assert self._target is not None
+        return Job(self._target, kwargs=kwargs, convert="text", **self._row_options)
+
+    def _from_value(self, value: Any) -> Job:
+        if self._target is None:
+            return self._from_description(value)
+        if isinstance(value, dict):
+            return Job(self._target, kwargs=value, convert="json", **self._row_options)
+        args = value if isinstance(value, list) else [value]
+        return Job(self._target, args=args, convert="json", **self._row_options)
+
+    def _from_description(self, value: Any) -> Job:
+        if not isinstance(value, dict):
+            article = {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}
+            kind = article.get(type(value), "a number")
+            raise LineProblem(
+                f"a job is a JSON object, not {kind}; for plain rows add --target package.module:function"
+            )
+        _check_fields(value, JOB_FIELDS, "")
+        if not isinstance(value.get("target"), str):
+            if "target" in value:
+                raise LineProblem('target: must be a string, "package.module:function"')
+            raise LineProblem(
+                "target: is missing; add it, or give plain rows one with --target package.module:function"
+            )
+        problem = target_problem(value["target"])
+        if problem is not None:
+            raise LineProblem(f"target: {problem}")
+        # null says the same as leaving the field out, as in the schema.
+        fields = {**self._defaults, **{name: field for name, field in value.items() if field is not None}}
+        if value.get("retry") is not None:
+            fields["retry"] = _retry(value["retry"])
+        for name in ("kwargs", "init", "limits"):
+            if not isinstance(fields.get(name, {}), dict):
+                raise LineProblem(f"{name}: must be an object")
+        if not isinstance(fields.get("args", []), list):
+            raise LineProblem("args: must be an array")
+        self._check_limits(fields.get("limits", {}))
+        return Job(**fields, convert="json")
+
+    def _check_limits(self, units: Mapping[str, Any]) -> None:
+        for name in units:
+            if name not in self._limits:
+                hint = _suggestion(name, list(self._limits)) or f"; define it with --limit {name}=RATE/PER"
+                raise LineProblem(f"limits.{name}: there is no such limit{hint}")
+
+
+def _retry(value: Any) -> RetryPolicy:
+    if not isinstance(value, dict):
+        raise LineProblem('retry: must be an object, such as {"attempts": 3}')
+    _check_fields(value, RETRY_FIELDS, "retry.")
+    on = value.get("on", "error")
+    if not isinstance(on, str) and not (isinstance(on, list) and on and all(isinstance(name, str) for name in on)):
+        raise LineProblem("retry.on: takes error, crash, timeout, any or exception names, one or an array of them")
+    if not isinstance(value.get("jitter", True), bool):
+        raise LineProblem("retry.jitter: must be true or false")
+    return RetryPolicy(**value)
+
+
+def _check_fields(value: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
+    for name in value:
+        if name not in known:
+            hint = _suggestion(name, known) or f"; known are {', '.join(known)}"
+            raise LineProblem(f"{prefix}{name}: is not a field of a job{hint}")
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
