@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -195,8 +196,10 @@ def test_modules_are_short_named_and_explained(folder: Path) -> None:
         assert lines <= MOST_LINES or folder not in SOURCE_ROOTS, f"{identify(path)} has {lines} lines"
 
 
-def test_readme_is_short() -> None:
+def test_readme_is_short_and_goes_with_the_package() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= MOST_README_LINES
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project.get("readme") == "README.md"
 
 
 def test_adapters_folder_is_no_package() -> None:
