@@ -1,0 +1,218 @@
+"""What is measured: every line of the bench with its figures, its sizes and who takes part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from _bench_peers import EVERYBODY, Ours, OursMap, OursRun, OursUvloop, Peer
+
+FLOOR = "python -c pass"  # not a pool: what starting an interpreter costs on this machine
+
+Unit = Literal["s", "/s", "MB", "%", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a line.
+
+    Attributes:
+        key: Its name in the results file.
+        title: Its row in the table.
+        unit: Seconds, a rate, megabytes, percent or a plain number.
+        higher: Whether more is better.
+    """
+
+    key: str
+    title: str
+    unit: Unit
+    higher: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measurement that runs in a process of its own, once per peer and repeat.
+
+    Attributes:
+        name: What `--only` calls it.
+        metrics: The figures it yields.
+        peers: Who takes part; names of pools, or FLOOR.
+        sizes: Parameters of a full run.
+        quick: Parameters that differ with `--quick`.
+        timeout: Seconds after which one run is given up and its processes are killed.
+        weight: How many times the asked number of repeats is run: short, jumpy measurements need more of them.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    peers: tuple[str, ...]
+    sizes: dict[str, Any] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 60.0
+    weight: float = 1.0
+
+
+def _names(*peers: type[Peer]) -> tuple[str, ...]:
+    return tuple(peer.name for peer in peers)
+
+
+ALL = _names(*EVERYBODY)
+CANCELLERS = tuple(peer.name for peer in EVERYBODY if peer.cancels)
+OURS = _names(Ours)
+
+LINES: tuple[Line, ...] = (
+    Line(
+        "noop",
+        (
+            Metric("rate", "no-op jobs a second, 2 workers, 4,000 in flight", "/s", higher=True),
+            Metric("parent_cpu", "… CPU of the parent for each job", "s"),
+        ),
+        ALL + _names(OursRun, OursMap, OursUvloop),
+        {"jobs": 20_000, "window": 4_000, "workers": 2},
+        {"jobs": 5_000},
+        timeout=90,
+    ),
+    Line(
+        "round-trip",
+        (
+            Metric("p50", "round trip of one small job, p50", "s"),
+            Metric("p99", "… p99", "s"),
+        ),
+        ALL + _names(OursUvloop),
+        {"jobs": 2_000},
+        {"jobs": 500},
+    ),
+    Line(
+        "start",
+        (
+            Metric("first", "pool made → first result, one worker", "s"),
+            Metric("imports", "… importing the pool's modules before that", "s"),
+        ),
+        (FLOOR, *ALL),
+        timeout=30,
+        weight=3,
+    ),
+    Line(
+        "crash",
+        (
+            Metric("error", "busy child killed → the job's error", "s"),
+            Metric("replaced", "busy child killed → next job answered", "s"),
+        ),
+        ALL,
+        {"bound": 10},
+        timeout=45,
+        weight=2,
+    ),
+    Line(
+        "neighbours",
+        (Metric("failed", "… jobs of the three other busy children that failed too", ""),),
+        ALL,
+        {"bound": 10},
+        weight=0.2,
+    ),
+    Line(
+        "idle-crash",
+        (
+            Metric("replaced", "idle child killed → next job answered", "s"),
+            Metric("failed", "… jobs that failed meanwhile", ""),
+        ),
+        ALL,
+        {"bound": 10},
+        timeout=45,
+        weight=2,
+    ),
+    Line(
+        "cancel",
+        (Metric("gone", "cancel → sleeping sync job gone", "s"),),
+        CANCELLERS,
+        {"target": "hold", "bound": 8},
+        weight=2,
+    ),
+    Line(
+        "cancel-async",
+        (Metric("gone", "cancel → sleeping async job gone", "s"),),
+        OURS,
+        {"target": "hold_async", "bound": 8},
+        weight=2,
+    ),
+    Line(
+        "cancel-tree",
+        (Metric("gone", "cancel → sync job and its helper process gone", "s"),),
+        CANCELLERS,
+        {"target": "hold_tree", "bound": 8},
+        weight=2,
+    ),
+    Line(
+        "cancel-deaf",
+        (Metric("gone", "cancel → deaf job gone (ours: grace 0.5 s, pebble: 3 s)", "s"),),
+        CANCELLERS,
+        {"target": "hold_deaf", "bound": 8, "grace": 0.5},
+    ),
+    Line(
+        "orphan-idle",
+        (Metric("life", "parent killed → idle child and helpers gone", "s"),),
+        ALL,
+        {"busy": False, "bound": 8},
+    ),
+    Line(
+        "orphan-busy",
+        (Metric("life", "parent killed → busy child and helpers gone", "s"),),
+        ALL,
+        {"busy": True, "bound": 8},
+    ),
+    Line(
+        "memory",
+        (
+            Metric("above", "memory of an idle child above a bare interpreter", "MB"),
+            Metric("uss", "… unshared memory (USS) of the child", "MB"),
+            Metric("helpers", "… unshared memory of the pool's helper processes", "MB"),
+        ),
+        ALL,
+    ),
+    Line(
+        "idle",
+        (
+            Metric("cpu", "CPU of the supervisor of 100 idle children, of one core", "%"),
+            Metric("children", "… of the 100 children together", "%"),
+        ),
+        OURS,
+        {"workers": 100, "seconds": 10},
+        {"seconds": 5},
+        timeout=120,
+    ),
+    *(
+        Line(
+            f"payload-{title.replace(' ', '').lower()}",
+            (Metric("p50", f"round trip of {title} of text, p50", "s"),),
+            ALL,
+            {"size": size, "jobs": jobs},
+            {"jobs": max(3, jobs // 4)},
+        )
+        for title, size, jobs in (("1 KB", 1_000, 500), ("1 MB", 1_000_000, 30), ("10 MB", 10_000_000, 6))
+    ),
+    Line(
+        "limit",
+        (
+            Metric("used", "limit of 100 a second, 4 children: share of the safe rate used", "%", higher=True),
+            Metric("most", "… most jobs in any window of one second", ""),
+        ),
+        OURS,
+        {"workers": 4, "rate": 100, "per": 1.0, "seconds": 10},
+        {"seconds": 4},
+    ),
+    Line(
+        "rows",
+        (
+            Metric("rate", "rows a second through `orchestrator run`, 2 workers", "/s", higher=True),
+            Metric("drift", "… growth of the parent's memory after the first tenth", "MB"),
+            Metric("peak", "… largest memory of the parent", "MB"),
+        ),
+        OURS,
+        {"rows": 1_000_000, "workers": 2},
+        {"rows": 50_000},
+        timeout=900,
+        weight=0.2,
+    ),
+)
+
+BY_NAME = {line.name: line for line in LINES}
