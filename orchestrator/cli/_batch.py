@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from orchestrator.cli._outcomes import Report, report_outcome, report_problem
 from orchestrator.cli._rows import JobBuilder, LineProblem
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 JOBS_AHEAD_PER_WORKER = 128
 # With --ordered, outcomes wait for an earlier line: this many times the jobs in flight, then reading waits too.
 ORDERED_FACTOR = 8
+
+# So many records without a pause take a few milliseconds; signals, progress and children want their turn too.
+RECORDS_PER_TURN = 128
 
 T = TypeVar("T")
 
@@ -117,6 +121,8 @@ class BatchRun:
                         break
                     continue
                 position, self._position = self._position, self._position + 1
+                if self._position % RECORDS_PER_TURN == 0:
+                    await anyio.lowlevel.checkpoint()
                 handle = await self._submit(position, record)
                 if handle is None:
                     continue

@@ -164,8 +164,9 @@ class RecordReader:
 
 
 def _header(content: Content) -> list[str]:
-    if not isinstance(content, list):
+    if isinstance(content, LineProblem):
         raise HeaderProblem(f"the header: {content}")
+    assert isinstance(content, list)
     names = [cell.strip() for cell in content]
     for position, name in enumerate(names, 1):
         if not name:

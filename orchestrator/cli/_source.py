@@ -61,8 +61,10 @@ class RecordSource:
 
     def start(self) -> None:
         """Start reading, and counting if the input is a regular file."""
+        # Asked first: the thread closes the descriptor when it has read all.
+        countable = self._options.source is not None and stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         threading.Thread(target=self._read_all, name="orchestrator run: input", daemon=True).start()
-        if self._options.source is not None and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+        if countable:
             threading.Thread(target=self._count_all, name="orchestrator run: count", daemon=True).start()
         else:
             self._counted.set()

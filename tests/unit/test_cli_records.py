@@ -17,6 +17,14 @@ from orchestrator.cli._rows import LineProblem
 Read = Callable[..., list[Record]]
 
 
+def collect(records: list[Record]) -> Callable[[list[Record]], bool]:
+    def push(batch: list[Record]) -> bool:
+        records.extend(batch)
+        return True
+
+    return push
+
+
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
     def read_all(data: bytes, format: str = "jsonl", max_line: int = 1_000_000) -> list[Record]:
@@ -25,13 +33,9 @@ def read(tmp_path: Path) -> Read:
         records: list[Record] = []
         names: list[str] = []
 
-        def push(batch: list[Record]) -> bool:
-            records.extend(batch)
-            return True
-
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            RecordReader(descriptor, format, push, on_header=names.extend, max_line=max_line).read()
+            RecordReader(descriptor, format, collect(records), on_header=names.extend, max_line=max_line).read()
             os.lseek(descriptor, 0, os.SEEK_SET)
             assert count_records(descriptor, format) == len(records)
         finally:
@@ -82,7 +86,7 @@ def test_chunks_never_change_lines(lines: list[bytes], chunk: int) -> None:
     records: list[Record] = []
     before, _records.CHUNK_BYTES = _records.CHUNK_BYTES, chunk + 1
     try:
-        RecordReader(reading, "jsonl", lambda batch: records.extend(batch) is None).read()
+        RecordReader(reading, "jsonl", collect(records)).read()
     finally:
         _records.CHUNK_BYTES = before
         os.close(reading)
@@ -124,7 +128,12 @@ def test_what_is_complete_flows_while_the_input_is_open(
 ) -> None:
     reading, writing = os.pipe()
     batches: SimpleQueue[list[Record]] = SimpleQueue()
-    reader = RecordReader(reading, format, lambda batch: batches.put(batch) is None)
+
+    def push(batch: list[Record]) -> bool:
+        batches.put(batch)
+        return True
+
+    reader = RecordReader(reading, format, push)
     thread = threading.Thread(target=reader.read)
     thread.start()
     try:
@@ -145,8 +154,13 @@ def test_what_is_complete_flows_while_the_input_is_open(
 def test_reading_ends_when_no_more_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_bytes(b"1\n" * 200_000)
-    batches: list[int] = []
+    batches: list[list[Record]] = []
+
+    def push(batch: list[Record]) -> bool:
+        batches.append(batch)
+        return False
+
     descriptor = os.open(path, os.O_RDONLY)
-    RecordReader(descriptor, "jsonl", lambda batch: batches.append(len(batch)) is not None).read()
+    RecordReader(descriptor, "jsonl", push).read()
     os.close(descriptor)
     assert len(batches) == 1

@@ -4,7 +4,7 @@ import json
 from importlib import resources
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from orchestrator._models import Job, Limit, RetryPolicy
