@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -10,7 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from orchestrator.cli._outcomes import Report, report_outcome, report_problem
-from orchestrator.cli._rows import JobBuilder, LineProblem
+from orchestrator.cli._rows import InvalidLine, JobBuilder
 from orchestrator.exceptions import ConfigurationError, OrchestratorError, PayloadError, TargetError
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     from orchestrator.cli._source import RecordSource
     from orchestrator.cli._summary import RunSummary
 
-# Sync jobs that are quick are sent up to 64 ahead to each child; twice that keeps the queue from running dry.
-JOBS_AHEAD_PER_WORKER = 128
+# Quick sync jobs are sent up to 64 ahead to each child; four times that keeps the queue from running dry.
+MOST_PER_WORKER = 256
+# What each slot has at least: one job that runs and one that waits for it.
+LEAST_PER_SLOT = 2
+# What was read must be finished when somebody presses Ctrl-C: about a second's worth is read ahead, not hours.
+SECONDS_AHEAD = 1.0
+WINDOW_INTERVAL = 0.1
 # With --ordered, outcomes wait for an earlier line: this many times the jobs in flight, then reading waits too.
 ORDERED_FACTOR = 8
 
@@ -52,6 +58,32 @@ class Reorder(Generic[T]):
             self.next += 1
 
 
+class Window:
+    """How many jobs may be in flight: few slow ones, many quick ones.
+
+    Args:
+        slots: Jobs that can run at once.
+        workers: Children that run them.
+        now: The moment, in seconds.
+    """
+
+    def __init__(self, slots: int, workers: int, now: float) -> None:
+        self._least = LEAST_PER_SLOT * slots
+        self._most = max(self._least, MOST_PER_WORKER * workers)
+        self._since = now
+        self._settled = 0
+        self.size = self._least
+
+    def settled(self, now: float) -> None:
+        """Count one job that ended."""
+        self._settled += 1
+        elapsed = now - self._since
+        if elapsed >= WINDOW_INTERVAL:
+            ahead = int(SECONDS_AHEAD * self._settled / elapsed)
+            self.size = min(self._most, max(self._least, ahead))
+            self._since, self._settled = now, 0
+
+
 class BatchRun:
     """One run: takes records, submits jobs, reports outcomes.
 
@@ -64,7 +96,7 @@ class BatchRun:
         meter: Counts outcomes as they arrive.
         ordered: Report in the order of the input.
         max_failures: Stop at so many jobs that did not succeed.
-        window: Jobs in flight at most.
+        window: How many jobs may be in flight.
     """
 
     def __init__(
@@ -79,7 +111,7 @@ class BatchRun:
         summary: RunSummary,
         ordered: bool,
         max_failures: int | None,
-        window: int,
+        window: Window,
     ) -> None:
         self._supervisor = supervisor
         self._source = source
@@ -142,8 +174,8 @@ class BatchRun:
     async def _room(self) -> None:
         """Wait until one more job may be in flight and its outcome may be written."""
         await self._report_ready()
-        while len(self._running) >= self._window or (
-            self._reorder is not None and self._position - self._reorder.next >= self._window * ORDERED_FACTOR
+        while len(self._running) >= self._window.size or (
+            self._reorder is not None and self._position - self._reorder.next >= self._window.size * ORDERED_FACTOR
         ):
             self._moved.clear()
             await self._moved.wait()
@@ -155,7 +187,7 @@ class BatchRun:
             job = self._builder.build(content)
             key = job.key
             return await self._supervisor.submit(job)
-        except (LineProblem, ConfigurationError, TargetError, PayloadError) as error:
+        except (InvalidLine, ConfigurationError, TargetError, PayloadError) as error:
             self._settled(position, report_problem(line, error, key=key))
         except OrchestratorError as error:
             self._settled(position, report_problem(line, error, key=key))
@@ -186,6 +218,7 @@ class BatchRun:
 
     def _settled(self, position: int, report: Report) -> None:
         self._moved.set()
+        self._window.settled(time.monotonic())
         self._summary.add(report)
         if report.status != "cancelled":
             self._meter.count(report.succeeded)

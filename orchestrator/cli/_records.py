@@ -6,7 +6,7 @@ import csv
 import os
 from typing import TYPE_CHECKING
 
-from orchestrator.cli._rows import LineProblem
+from orchestrator.cli._rows import InvalidLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ CHUNK_BYTES = 64 * 1024
 # The engine's bound on a message is the same; a longer line could not be sent to a child.
 MAX_LINE_BYTES = 16 * 2**20
 
-Content = bytes | list[str] | LineProblem
+Content = bytes | list[str] | InvalidLine
 Record = tuple[int, Content]
 
 
@@ -110,8 +110,8 @@ class RecordReader:
         if held:
             yield b"".join(parts) if held <= self._max_line else None
 
-    def _too_long(self) -> LineProblem:
-        return LineProblem(f"the line is longer than {self._max_line} bytes; pass large data by file name")
+    def _too_long(self) -> InvalidLine:
+        return InvalidLine(f"the line is longer than {self._max_line} bytes; pass large data by file name")
 
     def _read_json_lines(self) -> None:
         add = self._take
@@ -150,12 +150,12 @@ class RecordReader:
             except StopIteration:
                 return
             except csv.Error as error:
-                content = LineProblem(f"the row is not CSV: {error}")
+                content = InvalidLine(f"the row is not CSV: {error}")
             if content == [] or (isinstance(content, list) and len(content) == 1 and content[0].isspace()):
                 continue
             if self._damaged:
                 self._damaged.clear()
-                content = LineProblem("the row is not UTF-8; save the file as UTF-8")
+                content = InvalidLine("the row is not UTF-8; save the file as UTF-8")
             if names is None:
                 names = _header(content)
                 self._on_header(names)
@@ -164,7 +164,7 @@ class RecordReader:
 
 
 def _header(content: Content) -> list[str]:
-    if isinstance(content, LineProblem):
+    if isinstance(content, InvalidLine):
         raise HeaderProblem(f"the header: {content}")
     assert isinstance(content, list)
     names = [cell.strip() for cell in content]

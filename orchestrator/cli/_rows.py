@@ -32,7 +32,7 @@ JOB_FIELDS = (
 RETRY_FIELDS = ("attempts", "on", "backoff", "max_backoff", "jitter")
 
 
-class LineProblem(Exception):
+class InvalidLine(Exception):
     """Raised when a record of the input is no job; the message names the field and the remedy."""
 
 
@@ -50,30 +50,30 @@ class JobBuilder:
         self._row_options: dict[str, Any] = {**self._defaults, "limits": dict.fromkeys(options.row_limits, 1.0)}
         self.columns: list[str] = []
 
-    def build(self, content: bytes | list[str] | LineProblem) -> Job:
+    def build(self, content: bytes | list[str] | InvalidLine) -> Job:
         """Return the job of one record.
 
         Raises:
-            LineProblem: If the record is no job.
+            InvalidLine: If the record is no job.
         """
-        if isinstance(content, LineProblem):
+        if isinstance(content, InvalidLine):
             raise content
         if isinstance(content, list):
             return self._from_cells(content)
         try:
             value = msgspec.json.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise LineProblem(f"the line is not JSON: {error}") from None
+            raise InvalidLine(f"the line is not JSON: {error}") from None
         except RecursionError:
-            raise LineProblem("the line is nested too deeply") from None
+            raise InvalidLine("the line is nested too deeply") from None
         try:
             return self._from_value(value)
         except ConfigurationError as error:
-            raise LineProblem(str(error).removeprefix("job.")) from None
+            raise InvalidLine(str(error).removeprefix("job.")) from None
 
     def _from_cells(self, cells: list[str]) -> Job:
         if len(cells) != len(self.columns):
-            raise LineProblem(f"the row has {len(cells)} cells, the header has {len(self.columns)}")
+            raise InvalidLine(f"the row has {len(cells)} cells, the header has {len(self.columns)}")
         kwargs = dict(zip(self.columns, cells, strict=True))
         assert self._target is not None
         return Job(self._target, kwargs=kwargs, convert="text", **self._row_options)
@@ -90,28 +90,28 @@ class JobBuilder:
         if not isinstance(value, dict):
             article = {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}
             kind = article.get(type(value), "a number")
-            raise LineProblem(
+            raise InvalidLine(
                 f"a job is a JSON object, not {kind}; for plain rows add --target package.module:function"
             )
         _check_fields(value, JOB_FIELDS, "")
         if not isinstance(value.get("target"), str):
             if "target" in value:
-                raise LineProblem('target: must be a string, "package.module:function"')
-            raise LineProblem(
+                raise InvalidLine('target: must be a string, "package.module:function"')
+            raise InvalidLine(
                 "target: is missing; add it, or give plain rows one with --target package.module:function"
             )
         problem = target_problem(value["target"])
         if problem is not None:
-            raise LineProblem(f"target: {problem}")
+            raise InvalidLine(f"target: {problem}")
         # null says the same as leaving the field out, as in the schema.
         fields = {**self._defaults, **{name: field for name, field in value.items() if field is not None}}
         if value.get("retry") is not None:
             fields["retry"] = _retry(value["retry"])
         for name in ("kwargs", "init", "limits"):
             if not isinstance(fields.get(name, {}), dict):
-                raise LineProblem(f"{name}: must be an object")
+                raise InvalidLine(f"{name}: must be an object")
         if not isinstance(fields.get("args", []), list):
-            raise LineProblem("args: must be an array")
+            raise InvalidLine("args: must be an array")
         self._check_limits(fields.get("limits", {}))
         return Job(**fields, convert="json")
 
@@ -119,18 +119,18 @@ class JobBuilder:
         for name in units:
             if name not in self._limits:
                 hint = _suggestion(name, list(self._limits)) or f"; define it with --limit {name}=RATE/PER"
-                raise LineProblem(f"limits.{name}: there is no such limit{hint}")
+                raise InvalidLine(f"limits.{name}: there is no such limit{hint}")
 
 
 def _retry(value: Any) -> RetryPolicy:
     if not isinstance(value, dict):
-        raise LineProblem('retry: must be an object, such as {"attempts": 3}')
+        raise InvalidLine('retry: must be an object, such as {"attempts": 3}')
     _check_fields(value, RETRY_FIELDS, "retry.")
     on = value.get("on", "error")
     if not isinstance(on, str) and not (isinstance(on, list) and on and all(isinstance(name, str) for name in on)):
-        raise LineProblem("retry.on: takes error, crash, timeout, any or exception names, one or an array of them")
+        raise InvalidLine("retry.on: takes error, crash, timeout, any or exception names, one or an array of them")
     if not isinstance(value.get("jitter", True), bool):
-        raise LineProblem("retry.jitter: must be true or false")
+        raise InvalidLine("retry.jitter: must be true or false")
     return RetryPolicy(**value)
 
 
@@ -138,7 +138,7 @@ def _check_fields(value: Mapping[str, Any], known: Sequence[str], prefix: str) -
     for name in value:
         if name not in known:
             hint = _suggestion(name, known) or f"; known are {', '.join(known)}"
-            raise LineProblem(f"{prefix}{name}: is not a field of a job{hint}")
+            raise InvalidLine(f"{prefix}{name}: is not a field of a job{hint}")
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import psutil
 
 from orchestrator._progress import ProgressMeter
 from orchestrator._supervisor import Supervisor
-from orchestrator.cli._batch import JOBS_AHEAD_PER_WORKER, BatchRun
+from orchestrator.cli._batch import BatchRun, Window
 from orchestrator.cli._console_log import configure_logging
 from orchestrator.cli._display import BarDisplay, Display, make_display
 from orchestrator.cli._options import RunOptions, UsageProblem
@@ -107,7 +107,7 @@ class _Session:
                 summary=self._summary,
                 ordered=options.ordered,
                 max_failures=options.max_failures,
-                window=max(JOBS_AHEAD_PER_WORKER, 2 * options.concurrency) * workers,
+                window=Window(workers * options.concurrency, workers, time.monotonic()),
             )
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._show_progress)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator._models import Status
+
 if TYPE_CHECKING:
     from orchestrator._progress import ProgressSnapshot
     from orchestrator.cli._outcomes import Report
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 KINDS_KEPT = 100
 KINDS_SHOWN = 10
 LINES_SHOWN = 3
+_ORDER = [status.value for status in Status]
 OTHER_KINDS = "other kinds"
 
 
@@ -34,6 +37,7 @@ class RunSummary:
         statuses: Outcomes written, by status.
         failures: Groups of failures, by kind.
         not_run: Records that were left in the input, or None when nobody knows how many.
+        never_started: Jobs that were cancelled before their first attempt.
         interrupted: The signal that ended the run early, if one did.
         stopped: Why the run stopped early, if it did.
     """
@@ -41,6 +45,7 @@ class RunSummary:
     statuses: dict[str, int] = field(default_factory=dict)
     failures: dict[str, FailureGroup] = field(default_factory=dict)
     not_run: int | None = 0
+    never_started: int = 0
     interrupted: str | None = None
     stopped: str | None = None
     restarts: int = 0
@@ -49,6 +54,8 @@ class RunSummary:
     def add(self, report: Report) -> None:
         """Count one outcome."""
         self.statuses[report.status] = self.statuses.get(report.status, 0) + 1
+        if report.status == "cancelled":
+            self.never_started += not report.data.get("attempts")
         if report.succeeded or report.status == "cancelled":
             return
         known = report.kind in self.failures or len(self.failures) < KINDS_KEPT
@@ -78,7 +85,7 @@ class RunSummary:
     def text(self, progress: ProgressSnapshot) -> str:
         """Return the summary, one or more lines."""
         jobs = sum(self.statuses.values())
-        parts = [f"{count:,} {status.replace('_', ' ')}" for status, count in self.statuses.items()]
+        parts = [f"{count:,} {status.replace('_', ' ')}" for status, count in sorted(self.statuses.items(), key=_rank)]
         parts += [f"{self.retries:,} {_plural(self.retries, 'retry', 'retries')}"] if self.retries else []
         parts += [f"{self.restarts:,} {_plural(self.restarts, 'restart')}"] if self.restarts else []
         head = f"{jobs:,} {_plural(jobs, 'job')} in {duration(progress.elapsed)}"
@@ -89,15 +96,10 @@ class RunSummary:
             lines.append(f"Interrupted by {self.interrupted}.")
         if self.not_run is None:
             lines.append("The rest of the input was not run.")
-        elif self.not_run or self.cancelled:
-            lines.append(self._not_run_text(self.not_run))
+        elif self.not_run + self.never_started:
+            count = self.not_run + self.never_started
+            lines.append(f"{count:,} {_plural(count, 'line')} of the input {_plural(count, 'was', 'were')} not run.")
         return "\n".join([*lines, *self._failure_lines()])
-
-    def _not_run_text(self, unread: int) -> str:
-        cancelled = (
-            f" and {self.cancelled:,} {_plural(self.cancelled, 'was', 'were')} cancelled" if self.cancelled else ""
-        )
-        return f"{unread:,} {_plural(unread, 'line')} of the input {_plural(unread, 'was', 'were')} not run{cancelled}."
 
     def _failure_lines(self) -> list[str]:
         groups = sorted(self.failures.values(), key=lambda group: -group.count)
@@ -124,6 +126,10 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02} min"
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
+
+
+def _rank(counted: tuple[str, int]) -> int:
+    return _ORDER.index(counted[0])
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

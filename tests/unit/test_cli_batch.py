@@ -16,7 +16,7 @@ from orchestrator._supervisor import Supervisor
 
 from orchestrator._models import Job, Outcome, Status
 from orchestrator._progress import ProgressMeter
-from orchestrator.cli._batch import ORDERED_FACTOR, BatchRun, Reorder
+from orchestrator.cli._batch import MOST_PER_WORKER, ORDERED_FACTOR, BatchRun, Reorder, Window
 from orchestrator.cli._options import RunOptions
 from orchestrator.cli._outcomes import Report
 from orchestrator.cli._rows import JobBuilder
@@ -100,7 +100,7 @@ def make_run(
         summary=summary,
         ordered=ordered,
         max_failures=max_failures,
-        window=window,
+        window=cast("Window", SimpleNamespace(size=window, settled=lambda _now: None)),
     )
     return Run(batch=batch, source=source, summary=summary, meter=meter, reports=reports)
 
@@ -142,7 +142,7 @@ async def test_lines_that_are_no_jobs_fail_and_the_run_goes_on(tmp_path: Path) -
     run = make_run(tmp_path, ScriptedSupervisor(refuse_some), ["nonsense", "", 1, 2, 3, 4], ordered=True)
     await finish(run)
     assert [(report.line, report.kind) for report in run.reports] == [
-        (1, "LineProblem"), (3, ""), (4, "PayloadError"), (5, "TargetError"), (6, ""),
+        (1, "InvalidLine"), (3, ""), (4, "PayloadError"), (5, "TargetError"), (6, ""),
     ]  # fmt: skip
     assert (run.meter.successful, run.meter.failed, run.summary.exit_code) == (2, 3, 1)
 
@@ -217,6 +217,19 @@ async def test_broken_pool_ends_the_run_and_says_why(tmp_path: Path) -> None:
     await finish(run)
     assert [(report.line, report.status) for report in run.reports] == [(2, "failed"), (1, "cancelled")]
     assert run.summary.stopped == "children keep failing to start"
+
+
+def test_window_follows_the_speed_of_the_jobs() -> None:
+    window = Window(slots=4, workers=2, now=0.0)
+    assert window.size == 8
+    for job in range(1, 301):
+        window.settled(job / 100)
+    assert 90 <= window.size <= 110
+    for job in range(1, 100_001):
+        window.settled(3 + job / 10_000)
+    assert window.size == 2 * MOST_PER_WORKER
+    window.settled(1_000.0)
+    assert window.size == 8
 
 
 def test_reorder() -> None:

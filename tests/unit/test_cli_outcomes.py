@@ -9,7 +9,7 @@ import pytest
 from orchestrator._models import DeathCertificate, ErrorRecord, Outcome, Progress, Status
 from orchestrator._progress import ProgressMeter
 from orchestrator.cli._outcomes import Report, report_outcome, report_problem
-from orchestrator.cli._rows import LineProblem
+from orchestrator.cli._rows import InvalidLine
 from orchestrator.cli._summary import KINDS_KEPT, RunSummary, duration
 from orchestrator.exceptions import JobCancelled, JobCrashed, JobError, JobFailed, JobTimedOut
 
@@ -85,9 +85,9 @@ def test_timeout_shows_where_it_hung() -> None:
 
 
 def test_line_that_is_no_job() -> None:
-    assert written(report_problem(4, LineProblem("key: must be a string"))) == {
+    assert written(report_problem(4, InvalidLine("key: must be a string"))) == {
         "line": 4, "key": None, "status": "failed", "attempts": 0, "seconds": 0.0,
-        "error": {"type": "LineProblem", "message": "key: must be a string", "traceback": ""},
+        "error": {"type": "InvalidLine", "message": "key: must be a string", "traceback": ""},
     }  # fmt: skip
 
 
@@ -139,11 +139,12 @@ def test_summary_does_not_grow_with_the_run() -> None:
 def test_summary_of_a_run_that_was_stopped() -> None:
     summary = RunSummary(stopped="3 jobs did not succeed (--max-failures 3).", not_run=1_000)
     summary.add(report(1, "failed", "ValueError", "bad"))
-    summary.add(report(2, "cancelled", "cancelled", "…"))
+    summary.add(Report(2, "cancelled", "cancelled", "…", {"attempts": 1}))
+    summary.add(Report(3, "cancelled", "cancelled", "…", {"attempts": 0}))
     assert summarise(summary) == [
-        "2 jobs in 39 s: 1 failed, 1 cancelled",
+        "3 jobs in 39 s: 1 failed, 2 cancelled",
         "Stopped early: 3 jobs did not succeed (--max-failures 3).",
-        "1,000 lines of the input were not run and 1 was cancelled.",
+        "1,001 lines of the input were not run.",
         "  1 × ValueError: bad (line 1)",
     ]
     assert summary.exit_code == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import _records
 from orchestrator.cli._records import HeaderProblem, Record, RecordReader, count_records
-from orchestrator.cli._rows import LineProblem
+from orchestrator.cli._rows import InvalidLine
 
 Read = Callable[..., list[Record]]
 
@@ -46,7 +46,7 @@ def read(tmp_path: Path) -> Read:
 
 
 def problem(content: object) -> str:
-    assert isinstance(content, LineProblem)
+    assert isinstance(content, InvalidLine)
     return str(content)
 
 
@@ -73,7 +73,7 @@ def test_too_long_line_is_reported_and_reading_goes_on(read: Read, monkeypatch: 
     monkeypatch.setattr(_records, "CHUNK_BYTES", 7)
     records = read(b"1\n" + b"x" * 100 + b"\n2\n" + b"y" * 20 + b"\n" + b"z" * 99, max_line=20)
     assert [(line, type(content)) for line, content in records] == [
-        (1, bytes), (2, LineProblem), (3, bytes), (4, bytes), (5, LineProblem),
+        (1, bytes), (2, InvalidLine), (3, bytes), (4, bytes), (5, InvalidLine),
     ]  # fmt: skip
     assert "longer than 20 bytes" in problem(records[1][1])
 

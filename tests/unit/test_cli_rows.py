@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator._models import Job, Limit, RetryPolicy
 from orchestrator.cli._options import RunOptions
-from orchestrator.cli._rows import JOB_FIELDS, RETRY_FIELDS, JobBuilder, LineProblem
+from orchestrator.cli._rows import JOB_FIELDS, RETRY_FIELDS, InvalidLine, JobBuilder
 
 SCHEMA = json.loads(resources.files("orchestrator.cli").joinpath("job.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -89,7 +89,7 @@ def test_cells_are_keywords_converted_from_text() -> None:
     builder.columns = ["x", "y"]
     job = builder.build(["1", ""])
     assert (job.kwargs, job.convert) == ({"x": "1", "y": ""}, "text")
-    with pytest.raises(LineProblem, match="the row has 1 cells, the header has 2"):
+    with pytest.raises(InvalidLine, match="the row has 1 cells, the header has 2"):
         builder.build(["1"])
 
 
@@ -130,21 +130,21 @@ WRONG = [
 
 @pytest.mark.parametrize(("value", "said"), WRONG)
 def test_wrong_description_names_the_field_and_the_schema_refuses_it_too(value: Any, said: str) -> None:
-    with pytest.raises(LineProblem, match=said):
+    with pytest.raises(InvalidLine, match=said):
         build(value, limits=(Limit("api", concurrency=1),))
     assert not VALIDATOR.is_valid(value)
 
 
 def test_unknown_limits_are_named() -> None:
-    with pytest.raises(LineProblem, match=r"limits.api: there is no such limit; define it with --limit api=RATE/PER"):
+    with pytest.raises(InvalidLine, match=r"limits.api: there is no such limit; define it with --limit api=RATE/PER"):
         build({"target": "a:b", "limits": {"api": 1}})
-    with pytest.raises(LineProblem, match="did you mean 'openai'"):
+    with pytest.raises(InvalidLine, match="did you mean 'openai'"):
         build({"target": "a:b", "limits": {"opnai": 1}}, limits=(Limit("openai", concurrency=1),))
 
 
 @pytest.mark.parametrize("line", [b"{", b"nonsense", b"NaN", b"1e999", b'"\xff"', b"1 2", b"[" * 5_000, b'"\\ud800"'])
 def test_what_is_not_json(line: bytes) -> None:
-    with pytest.raises(LineProblem, match="the line is n"):
+    with pytest.raises(InvalidLine, match="the line is n"):
         build(line, target="a:b")
 
 
