@@ -125,7 +125,7 @@ class BatchRun:
         self._window = window
         self._failures = 0
         self._position = 0
-        self._running: set[JobHandle] = set()
+        self._running: dict[JobHandle, None] = {}
         self._idle: deque[asyncio.Future[tuple[int, int, JobHandle]]] = deque()
         self._settlers = 0
         self._moved = asyncio.Event()
@@ -158,7 +158,7 @@ class BatchRun:
                 handle = await self._submit(position, record)
                 if handle is None:
                     continue
-                self._running.add(handle)
+                self._running[handle] = None
                 if self._stopping:
                     handle.cancel()
                 if self._idle:
@@ -210,7 +210,7 @@ class BatchRun:
                 self._break(error)
             else:
                 report = report_outcome(line, outcome)
-            self._running.discard(handle)
+            self._running.pop(handle, None)
             self._settled(position, report)
             idle = loop.create_future()
             self._idle.append(idle)

@@ -40,7 +40,7 @@ class Display(Protocol):
     def print(self, text: str) -> None:
         """Show whole lines, line feed included."""
 
-    def close(self, progress: ProgressSnapshot, statistics: Statistics | None) -> None:
+    def close(self, progress: ProgressSnapshot) -> None:
         """Show the end."""
 
 
@@ -59,7 +59,7 @@ class QuietDisplay:
         """Show text at once."""
         self._stream.write(text)
 
-    def close(self, progress: ProgressSnapshot, statistics: Statistics | None) -> None:
+    def close(self, progress: ProgressSnapshot) -> None:
         """Show nothing."""
 
 
@@ -70,7 +70,7 @@ class LogDisplay(QuietDisplay):
         """Write the line."""
         self._stream.write(progress.line() + "\n")
 
-    def close(self, progress: ProgressSnapshot, statistics: Statistics | None) -> None:
+    def close(self, progress: ProgressSnapshot) -> None:
         """Write the last line."""
         self._stream.write(progress.line() + "\n")
 
@@ -89,23 +89,19 @@ class BarDisplay:
 
     def show(self, progress: ProgressSnapshot, statistics: Statistics | None) -> None:
         """Draw the bar anew, below what was printed since."""
-        # The one drawing of the print below shows the new bar: nothing flickers.
-        self._live.update(render_bar(progress, statistics), refresh=not self._pending)
-        self._print_pending()
+        if self._pending:
+            text, self._pending = "".join(self._pending), []
+            self._console.print(_RawText(text), soft_wrap=True, end="")
+        self._live.update(render_bar(progress, statistics), refresh=True)
 
     def print(self, text: str) -> None:
         """Keep text for the next frame: one drawing for many lines."""
         self._pending.append(text)
 
-    def close(self, progress: ProgressSnapshot, statistics: Statistics | None) -> None:
+    def close(self, progress: ProgressSnapshot) -> None:
         """Draw the last bar, which stays."""
-        self.show(progress, statistics)
+        self.show(progress, None)
         self._live.stop()
-
-    def _print_pending(self) -> None:
-        if self._pending:
-            text, self._pending = "".join(self._pending), []
-            self._console.print(_RawText(text), soft_wrap=True, end="")
 
 
 class _RawText:

@@ -26,7 +26,6 @@ from orchestrator.cli._summary import RunSummary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator._models import Statistics
     from orchestrator.cli._outcomes import Report
 
 EXIT_INTERRUPTED = 130
@@ -65,7 +64,6 @@ class _Session:
         self._summary = RunSummary()
         self._supervisor: Supervisor | None = None
         self._batch: BatchRun | None = None
-        self._last_statistics: Statistics | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -82,7 +80,7 @@ class _Session:
                     await self._count_rest()
             finally:
                 progress = self._meter.snapshot(time.monotonic(), final=True)
-                self._display.close(progress, self._last_statistics)
+                self._display.close(progress)
                 await outcomes.aclose()
                 if sys.exc_info()[0] is None:
                     errors.write(f"{self._summary.text(progress)}\n".encode())
@@ -113,9 +111,8 @@ class _Session:
                 tasks.start_soon(self._show_progress)
                 await self._batch.run()
                 tasks.cancel_scope.cancel()
-            self._last_statistics = supervisor.statistics()
-        self._summary.restarts = self._last_statistics.restarts
-        self._summary.retries = self._last_statistics.retries
+            last = supervisor.statistics()
+        self._summary.restarts, self._summary.retries = last.restarts, last.retries
         if self._source.problem is not None and self._summary.stopped is None:
             self._summary.stopped = f"the input could not be read further: {self._source.problem}."
 
