@@ -52,7 +52,10 @@ class Sink:
             with self._lock:
                 self._buffer.append(data)
                 self._size += len(data)
-            self._wake.set()
+                first = len(self._buffer) == 1
+            # The thread takes the whole buffer each time it wakes: who finds it empty wakes it, the others need not.
+            if first:
+                self._wake.set()
 
     async def ready(self) -> None:
         """Wait while the buffer is full."""
