@@ -40,8 +40,8 @@ class Display(Protocol):
     def print(self, text: str) -> None:
         """Show whole lines, line feed included."""
 
-    def close(self, progress: ProgressSnapshot) -> None:
-        """Show the end."""
+    def close(self, progress: ProgressSnapshot | None) -> None:
+        """Show the end, or nothing more when the run did not get that far."""
 
 
 class QuietDisplay:
@@ -59,7 +59,7 @@ class QuietDisplay:
         """Show text at once."""
         self._stream.write(text)
 
-    def close(self, progress: ProgressSnapshot) -> None:
+    def close(self, progress: ProgressSnapshot | None) -> None:
         """Show nothing."""
 
 
@@ -70,9 +70,10 @@ class LogDisplay(QuietDisplay):
         """Write the line."""
         self._stream.write(progress.line() + "\n")
 
-    def close(self, progress: ProgressSnapshot) -> None:
+    def close(self, progress: ProgressSnapshot | None) -> None:
         """Write the last line."""
-        self._stream.write(progress.line() + "\n")
+        if progress is not None:
+            self._stream.write(progress.line() + "\n")
 
 
 class BarDisplay:
@@ -89,19 +90,24 @@ class BarDisplay:
 
     def show(self, progress: ProgressSnapshot, statistics: Statistics | None) -> None:
         """Draw the bar anew, below what was printed since."""
-        if self._pending:
-            text, self._pending = "".join(self._pending), []
-            self._console.print(_RawText(text), soft_wrap=True, end="")
+        self._print_pending()
         self._live.update(render_bar(progress, statistics), refresh=True)
 
     def print(self, text: str) -> None:
         """Keep text for the next frame: one drawing for many lines."""
         self._pending.append(text)
 
-    def close(self, progress: ProgressSnapshot) -> None:
+    def close(self, progress: ProgressSnapshot | None) -> None:
         """Draw the last bar, which stays."""
-        self.show(progress, None)
+        self._print_pending()
+        if progress is not None:
+            self.show(progress, None)
         self._live.stop()
+
+    def _print_pending(self) -> None:
+        if self._pending:
+            text, self._pending = "".join(self._pending), []
+            self._console.print(_RawText(text), soft_wrap=True, end="")
 
 
 class _RawText:

@@ -126,6 +126,8 @@ def target_problem(target: str) -> str | None:
 
 def check_source(file: str | None, format_name: str | None, target: str | None) -> tuple[Path | None, str]:
     """Return the input file (None for standard input) and its format."""
+    if file in (None, "-") and sys.stdin is None:
+        raise UsageProblem("FILE: standard input is closed; name a file of jobs.")
     if file is None and sys.stdin is not None and sys.stdin.isatty():
         raise UsageProblem("FILE: there is no input; name a file of jobs, or - to read standard input.")
     source = None if file in (None, "-") else Path(str(file))

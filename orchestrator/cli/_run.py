@@ -26,9 +26,14 @@ from orchestrator.cli._summary import RunSummary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from orchestrator._progress import ProgressSnapshot
     from orchestrator.cli._outcomes import Report
 
 EXIT_INTERRUPTED = 130
+# A few hundred megabytes are counted in that time; for more, the summary says that the rest was not run.
+COUNT_DEADLINE = 5.0
+# What is left to write at the end gets this long: a reader that is stuck must not keep us from exiting.
+CLOSE_DEADLINE = 2.0
 
 
 def run(options: RunOptions) -> int:
@@ -62,36 +67,49 @@ class _Session:
     def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._summary = RunSummary()
+        self._meter = ProgressMeter(time.monotonic())
         self._supervisor: Supervisor | None = None
         self._batch: BatchRun | None = None
 
     async def run(self) -> int:
         options = self._options
-        with _output_descriptor(options) as descriptor:
+        errors = Sink(2)
+        self._display = make_display(options.progress, errors)
+        configure_logging(self._display.print, options.log_level)
+        try:
             self._source = RecordSource(options)
-            errors = Sink(2)
-            outcomes = Sink(descriptor, self._output_failed)
-            self._meter = ProgressMeter(time.monotonic())
-            self._display = make_display(options.progress, errors)
-            configure_logging(self._display.print, options.log_level)
-            try:
-                with interrupts(self._interrupted, self._kill):
-                    await self._run_all(outcomes, self._writer(descriptor, outcomes))
-                    await self._count_rest()
-            finally:
-                progress = self._meter.snapshot(time.monotonic(), final=True)
-                self._display.close(progress)
-                await outcomes.aclose()
-                if sys.exc_info()[0] is None:
-                    errors.write(f"{self._summary.text(progress)}\n".encode())
+            with interrupts(self._interrupted, self._kill):
+                self._source.start()
+                builder = JobBuilder(options)
+                builder.columns = await self._source.columns()
+                # Opened only now: a header that is wrong must not cost earlier outcomes.
+                with _output_descriptor(options) as descriptor:
+                    progress = await self._run_to(descriptor, builder)
+            errors.write(f"{self._summary.text(progress)}\n".encode())
+        except BaseException:
+            self._display.close(None)
+            raise
+        finally:
+            with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
                 await errors.aclose()
         return self._summary.exit_code
 
-    async def _run_all(self, outcomes: Sink, write: Callable[[Report], None]) -> None:
+    async def _run_to(self, descriptor: int, builder: JobBuilder) -> ProgressSnapshot:
+        outcomes = Sink(descriptor, self._output_failed)
+        try:
+            await self._run_all(builder, outcomes, self._writer(descriptor, outcomes))
+            await self._count_rest()
+            progress = self._meter.snapshot(time.monotonic(), final=True)
+            self._display.close(progress)
+            await outcomes.aclose()
+        except BaseException:
+            with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
+                await outcomes.aclose()
+            raise
+        return progress
+
+    async def _run_all(self, builder: JobBuilder, outcomes: Sink, write: Callable[[Report], None]) -> None:
         options = self._options
-        self._source.start()
-        builder = JobBuilder(options)
-        builder.columns = await self._source.columns()
         async with self._make_supervisor() as supervisor:
             self._supervisor = supervisor
             workers = len(supervisor.statistics().workers)
@@ -150,7 +168,9 @@ class _Session:
         self._display.show(self._meter.snapshot(time.monotonic()), self._supervisor.statistics())
 
     async def _count_rest(self) -> None:
-        total = await self._source.count()
+        total: int | None = None
+        with anyio.move_on_after(COUNT_DEADLINE):
+            total = await self._source.count()
         self._meter.total = total
         if total is not None:
             self._summary.not_run = max(0, total - self._source.taken)

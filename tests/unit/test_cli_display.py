@@ -73,7 +73,7 @@ async def test_auto_is_the_log_when_stderr_is_no_terminal(asked: str, kind: type
     assert type(display) is kind
     display.print("a child said this\n")
     display.show(SNAPSHOT, None)
-    display.close(SNAPSHOT, None)
+    display.close(SNAPSHOT)
     await sink.aclose()
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as stream:
