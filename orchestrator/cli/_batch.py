@@ -15,11 +15,12 @@ from orchestrator.cli._rows import InvalidLine, JobBuilder
 from orchestrator.exceptions import ConfigurationError, OrchestratorError, PayloadError, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from orchestrator._progress import ProgressMeter
     from orchestrator._supervisor import JobHandle, Supervisor
     from orchestrator.cli._records import Record
+    from orchestrator.cli._sink import Sink
     from orchestrator.cli._source import RecordSource
     from orchestrator.cli._summary import RunSummary
 
@@ -92,7 +93,7 @@ class BatchRun:
         source: Where records come from.
         builder: Makes jobs of records.
         report: Gets each outcome once, in the order in which they are to be written.
-        report_ready: Waits while outcomes are written slower than they arrive.
+        output: Where reported outcomes go; while it is full no more jobs are read.
         meter: Counts outcomes as they arrive.
         ordered: Report in the order of the input.
         max_failures: Stop at so many jobs that did not succeed.
@@ -106,7 +107,7 @@ class BatchRun:
         builder: JobBuilder,
         *,
         report: Callable[[Report], None],
-        report_ready: Callable[[], Awaitable[None]],
+        output: Sink,
         meter: ProgressMeter,
         summary: RunSummary,
         ordered: bool,
@@ -117,7 +118,7 @@ class BatchRun:
         self._source = source
         self._builder = builder
         self._report = report
-        self._report_ready = report_ready
+        self._output = output
         self._meter = meter
         self._summary = summary
         self._reorder: Reorder[Report] | None = Reorder() if ordered else None
@@ -146,7 +147,8 @@ class BatchRun:
         """Run to the end of the input, or to the end of what was read before `drain` or `stop`."""
         async with anyio.create_task_group() as settlers:
             while True:
-                await self._room()
+                if self._is_full():
+                    await self._room()
                 record = self._source.take_nowait()
                 if record is None:
                     if not await self._source.wait():
@@ -173,12 +175,16 @@ class BatchRun:
 
     async def _room(self) -> None:
         """Wait until one more job may be in flight and its outcome may be written."""
-        await self._report_ready()
-        while len(self._running) >= self._window.size or (
-            self._reorder is not None and self._position - self._reorder.next >= self._window.size * ORDERED_FACTOR
-        ):
-            self._moved.clear()
-            await self._moved.wait()
+        while self._is_full():
+            await self._output.ready()
+            if self._is_full():
+                self._moved.clear()
+                await self._moved.wait()
+
+    def _is_full(self) -> bool:
+        size = self._window.size
+        behind = 0 if self._reorder is None else self._position - self._reorder.next
+        return len(self._running) >= size or behind >= size * ORDERED_FACTOR or self._output.is_full
 
     async def _submit(self, position: int, record: Record) -> JobHandle | None:
         line, content = record

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LOG_INTERVAL = 9.0
 # Ten frames a second look live, and what children print waits at most this long.
 BAR_INTERVAL = 0.1
+# So many lines are printed without waiting for the next frame, so that whoever fills the terminal is made to wait.
+MOST_PENDING = 1_000
 
 
 class Display(Protocol):
@@ -96,6 +98,8 @@ class BarDisplay:
     def print(self, text: str) -> None:
         """Keep text for the next frame: one drawing for many lines."""
         self._pending.append(text)
+        if len(self._pending) >= MOST_PENDING:
+            self._print_pending()
 
     def close(self, progress: ProgressSnapshot | None) -> None:
         """Draw the last bar, which stays."""

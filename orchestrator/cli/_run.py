@@ -73,8 +73,8 @@ class _Session:
 
     async def run(self) -> int:
         options = self._options
-        errors = Sink(2)
-        self._display = make_display(options.progress, errors)
+        self._errors = Sink(2)
+        self._display = make_display(options.progress, self._errors)
         configure_logging(self._display.print, options.log_level)
         try:
             self._source = RecordSource(options)
@@ -85,19 +85,19 @@ class _Session:
                 # Opened only now: a header that is wrong must not cost earlier outcomes.
                 with _output_descriptor(options) as descriptor:
                     progress = await self._run_to(descriptor, builder)
-            errors.write(f"{self._summary.text(progress)}\n".encode())
+            self._errors.write(f"{self._summary.text(progress)}\n".encode())
         except BaseException:
             self._display.close(None)
             raise
         finally:
             with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
-                await errors.aclose()
+                await self._errors.aclose()
         return self._summary.exit_code
 
     async def _run_to(self, descriptor: int, builder: JobBuilder) -> ProgressSnapshot:
         outcomes = Sink(descriptor, self._output_failed)
         try:
-            await self._run_all(builder, outcomes, self._writer(descriptor, outcomes))
+            await self._run_all(builder, *self._route(descriptor, outcomes))
             await self._count_rest()
             progress = self._meter.snapshot(time.monotonic(), final=True)
             self._display.close(progress)
@@ -108,7 +108,7 @@ class _Session:
             raise
         return progress
 
-    async def _run_all(self, builder: JobBuilder, outcomes: Sink, write: Callable[[Report], None]) -> None:
+    async def _run_all(self, builder: JobBuilder, output: Sink, report: Callable[[Report], None]) -> None:
         options = self._options
         async with self._make_supervisor() as supervisor:
             self._supervisor = supervisor
@@ -117,8 +117,8 @@ class _Session:
                 supervisor,
                 self._source,
                 builder,
-                report=write,
-                report_ready=outcomes.ready,
+                report=report,
+                output=output,
                 meter=self._meter,
                 summary=self._summary,
                 ordered=options.ordered,
@@ -146,12 +146,13 @@ class _Session:
             preload=options.preload,
         )
 
-    def _writer(self, descriptor: int, outcomes: Sink) -> Callable[[Report], None]:
+    def _route(self, descriptor: int, outcomes: Sink) -> tuple[Sink, Callable[[Report], None]]:
+        """Return where outcomes go in the end, and what takes them."""
         if isinstance(self._display, BarDisplay) and os.isatty(descriptor):
             # Bar and outcomes share the terminal: only the display knows where the bar is.
             display: Display = self._display
-            return lambda report: display.print(report.encode().decode())
-        return lambda report: outcomes.write(report.encode())
+            return self._errors, lambda report: display.print(report.encode().decode())
+        return outcomes, lambda report: outcomes.write(report.encode())
 
     async def _show_progress(self) -> None:
         if isinstance(self._display, BarDisplay):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A reader that falls this far behind makes producers wait (outcomes), or costs lines (logs).
+# A reader that falls this far behind makes those wait who can: outcomes are never dropped.
 HIGH_WATER = 2**20
+# Log lines come from children that cannot wait; with this much unread they are dropped, and counted.
+DROP_WATER = 4 * HIGH_WATER
 
 
 class Sink:
@@ -45,6 +47,11 @@ class Sink:
     def is_full(self) -> bool:
         """Whether the reader is so far behind that no more should be written."""
         return self._size >= HIGH_WATER and self.error is None
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether even what cannot wait should not be written."""
+        return self._size >= DROP_WATER and self.error is None
 
     def write(self, data: bytes) -> None:
         """Queue bytes; they are written in order."""
@@ -130,7 +137,7 @@ class SinkStream:
 
     def write(self, text: str) -> int:
         """Queue text."""
-        if self._sink.is_full:
+        if self._sink.is_overfull:
             self._dropped += text.count("\n")
         else:
             if self._dropped:

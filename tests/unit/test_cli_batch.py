@@ -20,6 +20,7 @@ from orchestrator.cli._batch import MOST_PER_WORKER, ORDERED_FACTOR, BatchRun, R
 from orchestrator.cli._options import RunOptions
 from orchestrator.cli._outcomes import Report
 from orchestrator.cli._rows import JobBuilder
+from orchestrator.cli._sink import Sink
 from orchestrator.cli._source import RecordSource
 from orchestrator.cli._summary import RunSummary
 from orchestrator.exceptions import JobCancelled, PayloadError, PoolBroken, TargetError
@@ -95,7 +96,7 @@ def make_run(
         source,
         JobBuilder(options),
         report=reports.append,
-        report_ready=always_ready,
+        output=cast("Sink", SimpleNamespace(is_full=False, ready=always_ready)),
         meter=meter,
         summary=summary,
         ordered=ordered,

@@ -69,11 +69,11 @@ def test_the_line_beats_the_options_and_null_does_not() -> None:
     [
         ({"a": 1, "b": [2]}, (), {"a": 1, "b": [2]}),
         ([1, {"b": 2}], [1, {"b": 2}], {}),
-        ("text", ["text"], {}),
-        (3.5, [3.5], {}),
-        (None, [None], {}),
-        (True, [True], {}),
-        (2**80, [2**80], {}),
+        ("text", ("text",), {}),
+        (3.5, (3.5,), {}),
+        (None, (None,), {}),
+        (True, (True,), {}),
+        (2**80, (2**80,), {}),
         ([], [], {}),
         ({}, (), {}),
     ],
@@ -81,7 +81,7 @@ def test_the_line_beats_the_options_and_null_does_not() -> None:
 def test_plain_rows(row: Any, args: Any, kwargs: Any) -> None:
     job = build(row, target="a:b", timeout=2.0, row_limits=("api",), limits=(Limit("api", concurrency=1),))
     assert (job.target, job.args, job.kwargs, job.convert) == ("a:b", args, kwargs, "json")
-    assert (job.timeout, job.limits) == (2.0, {"api": 1.0})
+    assert job == Job("a:b", args, kwargs, timeout=2.0, limits={"api": 1.0}, convert="json")
 
 
 def test_cells_are_keywords_converted_from_text() -> None:

@@ -67,7 +67,7 @@ async def test_a_terminal_that_is_too_slow_loses_lines_and_says_how_many() -> No
     reading, writing = os.pipe()
     sink = Sink(writing)
     stream = SinkStream(sink, writing)
-    stream.write("x" * _sink.HIGH_WATER + "\n")
+    stream.write("x" * _sink.DROP_WATER + "\n")
     stream.write("lost\nlost too\n")
     received = bytearray()
 
