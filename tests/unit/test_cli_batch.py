@@ -7,12 +7,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
-from orchestrator._supervisor import Supervisor
 
 from orchestrator._models import Job, Outcome, Status
 from orchestrator._progress import ProgressMeter
@@ -24,6 +23,9 @@ from orchestrator.cli._sink import Sink
 from orchestrator.cli._source import RecordSource
 from orchestrator.cli._summary import RunSummary
 from orchestrator.exceptions import JobCancelled, PayloadError, PoolBroken, TargetError
+
+if TYPE_CHECKING:
+    from orchestrator._supervisor import Supervisor
 
 
 class ScriptedHandle:
