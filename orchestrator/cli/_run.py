@@ -208,6 +208,8 @@ class _Session:
         pids = [] if self._supervisor is None else [worker.pid for worker in self._supervisor.statistics().workers]
         doomed: list[psutil.Process] = []
         for pid in pids:
+            if pid is None:  # For psutil that would be this very process.
+                continue
             try:
                 child = psutil.Process(pid)
                 doomed += [child, *child.children(recursive=True)]
