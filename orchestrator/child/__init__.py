@@ -1,0 +1,99 @@
+"""What job code may import: progress, logs, items, artefacts, permits and resources of the running job.
+
+Outside a child every function is a no-op or a local equivalent, so job code runs and is tested without a supervisor.
+"""
+
+from __future__ import annotations
+
+from orchestrator.child._scope import JobCancelled, current
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+    from typing import Any, TypeVar
+
+    from orchestrator.child._permit import Permit
+
+    T = TypeVar("T")
+
+__all__ = (
+    "JobCancelled",
+    "artifact",
+    "emit",
+    "log",
+    "permit",
+    "progress",
+    "resource",
+    "stop_requested",
+)
+
+_local_resources: dict[str, Any] = {}
+
+
+def progress(done: float, total: float | None = None, text: str = "") -> None:
+    """Report how far the job is; cheap enough for tight loops: at most 20 reports a second leave, the latest always.
+
+    Args:
+        done: Units done so far.
+        total: Units in all, if known.
+        text: What is being done.
+    """
+    scope = current()
+    if scope is not None:
+        scope.progress(done, total, str(text))
+
+
+def log(text: str, level: str = "info", **fields: Any) -> None:
+    """Send one structured log event of this job; `fields` are JSON values (others are sent as their `repr`)."""
+    scope = current()
+    if scope is not None:
+        scope.log(str(text), level, fields)
+
+
+def emit(value: Any) -> None:
+    """Send one item to whoever reads the job's events; waits while 16 items are unread.
+
+    Raises:
+        TypeError: If JSON cannot carry the value exactly.
+    """
+    scope = current()
+    if scope is not None:
+        scope.emit(value)
+
+
+def artifact(path: str | PathLike[str], name: str | None = None) -> None:
+    """Name a file that the job made; it must lie outside the child's temporary folder, which is deleted.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    scope = current()
+    if scope is not None:
+        scope.artifact(path, name)
+
+
+def permit(name: str, weight: float = 1) -> Permit:
+    """Return a context manager, `with` or `async with`, that holds a permit of the supervisor's limit `name`."""
+    from orchestrator.child._permit import Permit
+
+    return Permit(current(), name, weight)
+
+
+def resource(name: str, factory: Callable[[], T]) -> T:
+    """Return the child's resource `name`, made by `factory` at first use and kept for the child's life.
+
+    What it returns is closed (`aclose` or `close`) when the child stops as planned. For an async factory the result
+    is an awaitable. Outside a child it is kept for the life of the process.
+    """
+    scope = current()
+    resources = _local_resources if scope is None else scope.resources
+    from orchestrator.child._resource import obtain
+
+    return obtain(resources, name, factory)
+
+
+def stop_requested() -> bool:
+    """Return whether the job was asked to end: by a cancel, a timeout, or a supervisor that stops."""
+    scope = current()
+    return scope is not None and scope.stop_requested()

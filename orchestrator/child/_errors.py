@@ -1,0 +1,102 @@
+"""Turn any exception into data: nothing that user code raises may be lost or break the protocol."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+_LONGEST_MESSAGE = 32 * 1024
+_LONGEST_TRACEBACK = 128 * 1024
+_DEEPEST_CAUSE = 8
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n… {len(text) - longest} characters left out …\n{text[-half:]}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _cut(str(error), _LONGEST_MESSAGE)
+    except BaseException as problem:  # the text comes from user code, which may do anything
+        return f"<its text cannot be had: {type(problem).__name__}>"
+
+
+def _name(kind: type) -> str:
+    module = getattr(kind, "__module__", None)
+    name = getattr(kind, "__qualname__", None) or str(kind)
+    return str(name) if module in ("builtins", None) else f"{module}.{name}"
+
+
+def user_part(trace: TracebackType | None) -> TracebackType | None:
+    """Skip the frames of this package that lead to user code."""
+    first = trace
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    return trace if trace is not None else first
+
+
+def _formatted(error: BaseException) -> str:
+    import traceback
+
+    try:
+        # compact: formatting must not keep every frame's locals alive, or take as long as they are large.
+        whole = traceback.TracebackException(type(error), error, user_part(error.__traceback__), compact=True)
+        return _cut("".join(whole.format()), _LONGEST_TRACEBACK)
+    except BaseException as problem:  # a recursive or hostile exception: its own lines still tell where
+        lines = traceback.format_tb(error.__traceback__, 50)
+        text = "Traceback (most recent call last):\n" + "".join(lines) + f"{_name(type(error))}: {_message(error)}\n"
+        return _cut(f"{text}(not formatted further: {type(problem).__name__})\n", _LONGEST_TRACEBACK)
+
+
+def _data(error: BaseException) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for name in ("code", "status_code"):
+        try:
+            value = getattr(error, name, None)
+        except Exception:
+            continue  # a property of user code that fails tells nothing
+        if type(value) is int or type(value) is str:
+            data[name] = value
+    return data
+
+
+def record(error: BaseException, depth: int = 0) -> dict[str, Any]:
+    """Return an exception as JSON values; never raises."""
+    try:
+        found: dict[str, Any] = {
+            "type": _name(type(error)),
+            "message": _message(error),
+            "traceback": _formatted(error) if depth == 0 else "",
+            "bases": [_name(kind) for kind in type(error).__mro__ if kind not in (object, BaseException, Exception)],
+            "data": _data(error),
+        }
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):
+            found["notes"] = [_cut(note, _LONGEST_MESSAGE) for note in notes[:50] if isinstance(note, str)]
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is not None and cause is not error and depth < _DEEPEST_CAUSE:
+            found["cause"] = record(cause, depth + 1)
+        return found
+    except BaseException as problem:  # last resort, for instance out of memory or stack
+        return {"type": type(error).__name__, "message": f"(no details: {type(problem).__name__})", "traceback": ""}
+
+
+def stack(frame: Any) -> str:
+    """Return where a thread is, as text, from user code inwards."""
+    import traceback
+
+    entries = traceback.extract_stack(frame)
+    first = 0
+    for index, entry in enumerate(entries):
+        if entry.filename.startswith(_HERE) or entry.filename == "<string>":
+            first = index + 1
+    inner = entries[first:] or entries
+    return "".join(traceback.format_list(inner))

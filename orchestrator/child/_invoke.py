@@ -1,0 +1,235 @@
+"""Call a job's target with what its frame says, and make the frame that answers."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from orchestrator import _wire
+from orchestrator.child import _errors
+from orchestrator.child._scope import JobCancelled, scope_variable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from orchestrator.child._scope import Scope
+    from orchestrator.child._target import Target
+
+    Call = tuple[Callable[..., Any], list[Any], dict[str, Any]]
+
+
+class Limits:
+    """How large answers may be, and where large ones go.
+
+    Args:
+        folder: The child's temp folder, or None when answers never travel as files.
+        largest: Largest encoded value in bytes.
+    """
+
+    def __init__(self, folder: str | None, largest: int) -> None:
+        self.folder = folder
+        self.largest = largest
+
+
+def prepare(frame: dict[str, Any], target: Target, scope: Scope) -> Call:
+    """Return the function and its arguments as they are to be called."""
+    if "file" in frame:
+        with open(frame["file"], "rb") as file:
+            payload = _wire.decode_json(str(file.read(), "ascii"))
+        os.unlink(frame["file"])
+    else:
+        payload = frame
+    args: list[Any] = payload.get("args") or []
+    kwargs: dict[str, Any] = payload.get("kwargs") or {}
+    convert = frame.get("convert")
+    if convert is not None:
+        _convert_all(args, kwargs, target, strict=convert != "text")
+    typed = payload.get("typed")
+    if typed is not None:
+        from orchestrator.child._typed import from_text
+
+        names = target.parameter_names()
+        for place, text in typed.items():
+            if place.isdigit():
+                args[int(place)] = from_text(text, target.hints[names[int(place)]])
+            else:
+                kwargs[place] = from_text(text, target.hints[place])
+    callbacks = frame.get("callbacks")
+    if callbacks is not None:
+        for index, (place, latest) in enumerate(callbacks):
+            stand_in = _stand_in(scope, index, latest)
+            if place.isdigit():
+                args[int(place)] = stand_in
+            else:
+                kwargs[place] = stand_in
+    if target.owner is not None:
+        instance = target.owner(**(frame.get("init") or {}))
+        return getattr(instance, target.name), args, kwargs
+    return target.function, args, kwargs
+
+
+def _convert_all(args: list[Any], kwargs: dict[str, Any], target: Target, *, strict: bool) -> None:
+    if not target.hints:
+        return
+    from orchestrator.child._typed import from_form, is_plain
+
+    def converted(value: Any, name: str) -> Any:
+        hint = target.hints.get(name)
+        if hint is None or (strict and is_plain(hint)):
+            return value
+        try:
+            return from_form(value, hint, strict=strict)
+        except TypeError as error:
+            raise TypeError(f"parameter {name!r}: {error}") from None
+
+    for index, name in enumerate(target.parameter_names()[: len(args)]):
+        args[index] = converted(args[index], name)
+    for name in kwargs:
+        kwargs[name] = converted(kwargs[name], name)
+
+
+def _stand_in(scope: Scope, index: int, latest: bool) -> Callable[..., None]:
+    """Return what the job gets in place of the caller's function."""
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        problem = _wire.find_inexact(args, "callback.args") or _wire.find_inexact(kwargs, "callback.kwargs")
+        if problem is not None:
+            raise TypeError(": ".join(problem))
+        scope.call_back({"type": "callback", "fence": scope.fence, "index": index, "args": args, "kwargs": kwargs}, latest)
+
+    return call
+
+
+def result_line(scope: Scope, value: Any, target: Target | None, started: float, limits: Limits) -> bytes:
+    """Return the frame that says what the target returned, or why that cannot travel."""
+    milliseconds = (time.perf_counter() - started) * 1e3
+    name = "value"
+    try:
+        problem = _wire.find_inexact(value, "result")
+        if problem is not None or (type(value) is tuple and target is not None and "return" in target.hints):
+            text = _wire.encode_json(_typed_result(value, target, problem))
+            name = "typed"
+        else:
+            text = _wire.encode_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        return error_line(scope, error, started, payload="result")
+    head = f'{{"type":"result","fence":{scope.fence},"ms":{milliseconds:.3f}'
+    if len(text) > limits.largest:
+        largest = f"result: {len(text)} bytes are more than max_message_bytes={limits.largest}; hand over a file instead"
+        return error_line(scope, TypeError(largest), started, payload="result_too_large")
+    if limits.folder is not None and len(text) > _wire.SPILL_BYTES:
+        path = os.path.join(limits.folder, f"result-{scope.fence}")
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+        text, name = _wire.encode_json(path), f"{name}_file"
+    return f'{head},"{name}":{text}}}\n'.encode("ascii")
+
+
+def _typed_result(value: Any, target: Target | None, problem: tuple[str, str] | None) -> str:
+    hint = None if target is None else target.hints.get("return")
+    if hint is None or target is None:
+        where, what = problem or ("result", "")
+        raise TypeError(f"{where}: {what}; annotate what the target returns, or return JSON values")
+    from orchestrator.child._typed import to_text
+
+    return to_text(value, hint, "result")
+
+
+def error_line(
+    scope: Scope, error: BaseException, started: float, *, cancelled: bool = False, payload: str | None = None
+) -> bytes:
+    """Return the frame that says what the target raised."""
+    frame: dict[str, Any] = {
+        "type": "error",
+        "fence": scope.fence,
+        "ms": round((time.perf_counter() - started) * 1e3, 3),
+        "error": _errors.record(error),
+    }
+    if cancelled:
+        frame["cancelled"] = True
+    if payload is not None:
+        frame["payload"] = payload
+    return _wire.encode(frame)
+
+
+def run_sync(frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], scope: Scope, limits: Limits) -> bytes:
+    """Run a sync or generator target; return the frame that answers. Only a child's death lets anything escape."""
+    started = time.perf_counter()
+    target = None
+    token = scope_variable.set(scope)
+    try:
+        try:
+            scope.in_user_code = True
+            if scope.cancelled:  # the cancel came before the handler could act on it
+                scope.raised = True
+                raise JobCancelled("cancelled before it started")
+            target = find(frame)
+            function, args, kwargs = prepare(frame, target, scope)
+            started = time.perf_counter()
+            value = function(*args, **kwargs)
+            if target.kind == "generator":
+                value = _drain(value, scope)
+            elif hasattr(value, "__await__"):
+                import asyncio
+
+                value = asyncio.run(_awaited(value))
+        finally:
+            scope.in_user_code = False
+    except JobCancelled as error:
+        # A cancel that arrives between here and the line above cannot raise again: `raised` is set.
+        scope.in_user_code = False
+        return error_line(scope, error, started, cancelled=scope.cancelled)
+    except BaseException as error:
+        scope.in_user_code = False
+        return error_line(scope, error, started)
+    finally:
+        scope_variable.reset(token)
+    return result_line(scope, value, target, started, limits)
+
+
+def _drain(generator: Any, scope: Scope) -> Any:
+    try:
+        while True:
+            try:
+                item = next(generator)
+            except StopIteration as end:
+                return end.value
+            scope.emit(item)
+    finally:
+        generator.close()
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+async def run_async(
+    frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], scope: Scope, limits: Limits
+) -> bytes:
+    """Run an async or async-generator target in the current task; return the frame that answers."""
+    import asyncio
+
+    started = time.perf_counter()
+    target = None
+    scope_variable.set(scope)
+    try:
+        target = find(frame)
+        function, args, kwargs = prepare(frame, target, scope)
+        started = time.perf_counter()
+        if target.kind == "async_generator":
+            value = None
+            items = function(*args, **kwargs)
+            try:
+                async for item in items:
+                    await scope.emit_async(item)
+            finally:
+                await items.aclose()
+        else:
+            value = await function(*args, **kwargs)
+    except asyncio.CancelledError as error:
+        return error_line(scope, error, started, cancelled=scope.cancelled)
+    except BaseException as error:
+        return error_line(scope, error, started)
+    return result_line(scope, value, target, started, limits)

@@ -1,0 +1,103 @@
+"""A permit of a limit, asked of the supervisor and given back to it."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from orchestrator.child._scope import Scope
+
+
+class Permit:
+    """A context manager, sync and async, that holds `weight` units of a limit.
+
+    Raises:
+        RuntimeError: On entering, if the supervisor has no such limit or the weight can never be granted.
+    """
+
+    def __init__(self, scope: Scope | None, name: str, weight: float) -> None:
+        self._scope = scope
+        self._name = name
+        self._weight = weight
+        self._request: int | None = None
+
+    def _frame(self) -> dict[str, Any]:
+        assert self._scope is not None
+        return {"type": "acquire", "fence": self._scope.fence, "name": self._name, "weight": self._weight}
+
+    def _check(self, answer: dict[str, Any]) -> None:
+        if answer["type"] != "granted":
+            self._request = None
+            raise RuntimeError(f"permit({self._name!r}): {answer.get('reason', 'denied')}")
+
+    def _give_back(self) -> None:
+        request, self._request = self._request, None
+        if request is not None and self._scope is not None:
+            self._scope.send({"type": "release", "fence": self._scope.fence, "request": request})
+
+    def throttled(self, retry_after: float = 1.0) -> None:
+        """Tell the supervisor that the other side refused for `retry_after` seconds: the limit pauses for everybody.
+
+        The permit is given back by this.
+        """
+        request, self._request = self._request, None
+        if request is not None and self._scope is not None:
+            frame = {"type": "release", "fence": self._scope.fence, "request": request}
+            self._scope.send({**frame, "throttled": float(retry_after)})
+
+    def __enter__(self) -> Permit:
+        if self._scope is None:
+            return self
+        done = allocate_lock()
+        done.acquire()
+        answers: list[dict[str, Any]] = []
+
+        def arrived(answer: dict[str, Any]) -> None:
+            answers.append(answer)
+            done.release()
+
+        try:
+            self._request = self._scope.ask(self._frame(), arrived)
+            done.acquire()
+        except BaseException:  # cancelled while waiting: the supervisor must not keep the permit for nobody
+            self._give_back()
+            raise
+        self._check(answers[0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()
+
+    async def __aenter__(self) -> Permit:
+        if self._scope is None:
+            return self
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+        def settle(answer: dict[str, Any]) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        try:
+            self._request = self._scope.ask(
+                self._frame(), lambda answer: (loop.call_soon_threadsafe(settle, answer), None)[1]
+            )
+            answer = await future
+        except BaseException:
+            self._give_back()
+            raise
+        self._check(answer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()

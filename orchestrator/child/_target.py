@@ -1,0 +1,137 @@
+"""Find the function that a job names, and what kind of function it is."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Code flags, from `inspect`, which is too dear to import in every child.
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+MAIN = "__mp_main__"
+
+# True while a child loads its parent's main script: a supervisor opened then would start the program anew, for ever.
+loading_main = False
+
+
+class Target:
+    """A function to run.
+
+    Attributes:
+        function: What to call; of a method, the plain function found on the class.
+        kind: `sync`, `async`, `generator` or `async_generator`.
+        owner: The class to build an instance of first, or None.
+        name: What the method is called on that class.
+    """
+
+    def __init__(self, function: Callable[..., Any], owner: type | None = None, name: str = "") -> None:
+        self.function = function
+        self.name = name
+        self.owner = owner
+        self.kind = kind_of(function)
+        self._hints: dict[str, Any] | None = None
+
+    @property
+    def is_async(self) -> bool:
+        return self.kind in ("async", "async_generator")
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Resolved annotations by parameter name, `return` included."""
+        if self._hints is None:
+            if getattr(self.function, "__annotations__", None):
+                from orchestrator.child._typed import hints_of
+
+                self._hints = hints_of(self.function)
+            else:
+                self._hints = {}
+        return self._hints
+
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of the positional parameters, without `self` of a method."""
+        code = getattr(self.function, "__code__", None)
+        if code is None:
+            return ()
+        bound = 1 if self.owner is not None or getattr(self.function, "__self__", None) is not None else 0
+        return tuple(code.co_varnames[bound : code.co_argcount])
+
+
+def kind_of(function: Callable[..., Any]) -> str:
+    """Return `sync`, `async`, `generator` or `async_generator`."""
+    function = getattr(function, "__func__", function)
+    while getattr(function, "__code__", None) is None and hasattr(function, "func"):  # functools.partial
+        function = function.func
+    code = getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+    flags = 0 if code is None else code.co_flags
+    if flags & _ASYNC_GENERATOR:
+        return "async_generator"
+    if flags & _COROUTINE:
+        return "async"
+    return "generator" if flags & _GENERATOR else "sync"
+
+
+def find(reference: str) -> Target:
+    """Return the target that `module:function` or `module:Class.method` names.
+
+    Raises:
+        ImportError: If the module cannot be imported (whatever else it raises passes as it is).
+        AttributeError: If it has no such attribute.
+        TypeError: If that is not callable.
+    """
+    module_name, _, path = reference.partition(":")
+    module = sys.modules.get(module_name)
+    if module is None:
+        # Not importlib: importing it costs, and __import__ is all that is needed here.
+        __import__(module_name)
+        module = sys.modules[module_name]
+    owner: Any = None
+    found: Any = module
+    for name in path.split("."):
+        owner, found = found, getattr(found, name)
+    if not callable(found):
+        raise TypeError(f"{reference} is {type(found).__name__}, not a function")
+    if isinstance(owner, type) and not isinstance(found, type):
+        raw = next((kind.__dict__[name] for kind in owner.__mro__ if name in kind.__dict__), None)
+        if not isinstance(raw, staticmethod | classmethod):
+            return Target(found, owner, name)
+    return Target(found)
+
+
+def load_main(main: dict[str, Any]) -> None:
+    """Load the parent's main script or `-m` module once, as `__mp_main__`, so that its guard stays false."""
+    global loading_main
+    if MAIN in sys.modules:
+        return
+    import types
+
+    module = types.ModuleType(MAIN)
+    if main.get("name"):
+        from importlib.util import find_spec
+
+        spec = find_spec(main["name"])
+        if spec is None or spec.loader is None:
+            raise ImportError(f"the main module {main['name']} cannot be found")
+        code = spec.loader.get_code(main["name"])  # type: ignore[attr-defined]
+        module.__spec__, module.__package__, module.__file__ = spec, spec.parent, spec.origin
+    else:
+        with open(main["path"], "rb") as file:
+            code = compile(file.read(), main["path"], "exec")
+        module.__file__ = main["path"]
+    before = sys.modules.get("__main__")
+    sys.modules["__main__"] = sys.modules[MAIN] = module
+    loading_main = True
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[MAIN]
+        if before is not None:
+            sys.modules["__main__"] = before
+        raise
+    finally:
+        loading_main = False
