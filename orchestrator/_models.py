@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from orchestrator.exceptions import ConfigurationError, JobError
 
 Seconds = float | timedelta
 Effects = Literal["pure", "idempotent", "external", "at_most_once"]
-_NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
 
 
 def seconds(value: Seconds | None, name: str, *, minimum: float = 0.0, exclusive: bool = True) -> float | None:
@@ -25,7 +23,8 @@ def seconds(value: Seconds | None, name: str, *, minimum: float = 0.0, exclusive
     if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number):
         raise ConfigurationError(name, f"must be a number of seconds or a timedelta, not {value!r}")
     if number < minimum or (exclusive and number == minimum):
-        raise ConfigurationError(name, f"must be {'greater than' if exclusive else 'at least'} {minimum:g}, not {value!r}")
+        bound = "greater than" if exclusive else "at least"
+        raise ConfigurationError(name, f"must be {bound} {minimum:g}, not {value!r}")
     return float(number)
 
 
@@ -79,7 +78,8 @@ class RetryPolicy:
             elif isinstance(name, str) and name:
                 normal.append(name)
             else:
-                raise ConfigurationError("retry.on", f"takes error, crash, timeout, any or exception names, not {name!r}")
+                problem = f"takes error, crash, timeout, any or exception names, not {name!r}"
+                raise ConfigurationError("retry.on", problem)
         if not normal:
             raise ConfigurationError("retry.on", "names nothing to retry on; use attempts=1 for no retries")
         object.__setattr__(self, "on", tuple(normal))
@@ -191,14 +191,14 @@ class Job:
 
     target: Callable[..., Any] | str
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = _NO_KWARGS
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     init: Mapping[str, Any] | None = None
     timeout: Seconds | None = None
     queue_timeout: Seconds | None = None
     total_timeout: Seconds | None = None
     progress_timeout: Seconds | None = None
     retry: RetryPolicy | None = None
-    limits: Mapping[str, float] = _NO_KWARGS
+    limits: Mapping[str, float] = field(default_factory=dict)
     priority: int = 0
     key: str | None = None
     effects: Effects = "pure"
@@ -227,7 +227,8 @@ class Job:
         for name, units in self.limits.items():
             seconds(units, f"job.limits.{name}")
         if self.effects not in ("pure", "idempotent", "external", "at_most_once"):
-            raise ConfigurationError("job.effects", f"must be pure, idempotent, external or at_most_once, not {self.effects!r}")
+            problem = f"must be pure, idempotent, external or at_most_once, not {self.effects!r}"
+            raise ConfigurationError("job.effects", problem)
         if self.convert not in ("exact", "json", "text"):
             raise ConfigurationError("job.convert", f"must be exact, json or text, not {self.convert!r}")
 
