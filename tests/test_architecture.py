@@ -38,8 +38,8 @@ ENGINE = "anyio msgspec psutil structlog"
 TABLE = {
     # What children import too: the standard library, and msgspec when a target's annotations ask for it.
     "_wire": row(),
-    "_frozen": row(),
     "child": row("_wire", packages="msgspec"),
+    "_frozen": row("child"),
     # Pure: no clock, no I/O.
     "exceptions": row(),
     "_models": row("exceptions", packages="msgspec"),
@@ -52,8 +52,11 @@ TABLE = {
     "_limits": row(f"{VALUES} _policy", packages=f"{ENGINE} aiolimiter"),
     "_cache": row(VALUES, packages=ENGINE),
     "_journal": row(f"{VALUES} _codec", packages=ENGINE),
-    "_launch": row(f"{VALUES} _frozen _wire", packages=ENGINE),
-    "_killset": row(VALUES, packages=ENGINE),
+    "_launch": row("exceptions child _frozen"),
+    "_killset_process": row(),
+    "_killset_linux": row("_killset_process"),
+    "_killset_psutil": row("_killset_process", packages="psutil"),
+    "_killset": row("_killset_process _killset_linux _killset_psutil"),
     "_guardian": row(f"{VALUES} _killset _launch", packages=ENGINE),
     "_child_process": row(f"{VALUES} _wire _launch _killset _guardian _logs", packages=ENGINE),
     # The engine.
