@@ -25,7 +25,7 @@ import os
 import sys
 import time
 
-from orchestrator._killset_process import Identity, Process
+from orchestrator._killset_process import MARKER, Identity, Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from orchestrator._killset_process import System
 
 __all__ = ("MARKER", "Identity", "KillSet", "now")
-
-# In a child's environment: the marker of its generation, after those of the children it is nested in.
-MARKER = "ORCHESTRATOR_MARKER"
 
 # A tree is frozen in as many scans as it has processes that start others between two of them: more than one or two
 # means a fork bomb, of which each scan stops some; killing begins after this many in any case, and goes on.
@@ -53,11 +50,11 @@ _SYSTEM: System
 if sys.platform == "linux":
     from orchestrator._killset_linux import LinuxSystem
 
-    _SYSTEM = LinuxSystem(MARKER)
+    _SYSTEM = LinuxSystem()
 else:
     from orchestrator._killset_psutil import PsutilSystem
 
-    _SYSTEM = PsutilSystem(MARKER)
+    _SYSTEM = PsutilSystem()
 
 
 def now() -> float:

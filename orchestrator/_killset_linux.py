@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from orchestrator._killset_process import Identity, Process
+from orchestrator._killset_process import MARKER, OUTER_MARKERS, Identity, Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _KERNEL_THREAD = 0x00200000
 _TO_GROUP = 4
 # ARG_MAX is 2 MiB unless somebody raised the stack limit; a marker beyond it is not worth the memory.
 _LONGEST_ENVIRONMENT = 4 * 2**20
+_PREFIXES = tuple(f"\0{name}=".encode() for name in (MARKER, OUTER_MARKERS))
 
 
 class LinuxSystem:
@@ -30,8 +31,7 @@ class LinuxSystem:
     tick = 1 / os.sysconf("SC_CLK_TCK")
     parents_last = False
 
-    def __init__(self, marker: str) -> None:
-        self._prefix = b"\0" + marker.encode() + b"="
+    def __init__(self) -> None:
         own = os.getpid()
         self._lists_children = os.path.exists(f"/proc/{own}/task/{own}/children")
 
@@ -101,8 +101,10 @@ class LinuxSystem:
             os.close(fd)
         if len(text) == 1:
             return None  # in the middle of an exec: look again at the next scan
-        _, found, rest = text.partition(self._prefix)
-        return rest.partition(b"\0")[0].split() if found else []
+        found: list[bytes] = []
+        for prefix in _PREFIXES:
+            found += text.partition(prefix)[2].partition(b"\0")[0].split()
+        return found
 
     def stop(self, identity: Identity) -> None:
         self._signal(identity, signal.SIGSTOP)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+# In a child's environment: the marker of its generation, and those of the children that this one is nested in.
+MARKER = "ORCHESTRATOR_MARKER"
+OUTER_MARKERS = "ORCHESTRATOR_OUTER_MARKERS"
+
 
 class Identity(NamedTuple):
     """A process that cannot be mistaken for a later one with the same number.
@@ -65,7 +69,7 @@ class System(Protocol):
         """Return all processes, zombies included."""
 
     def marks(self, process: Process) -> list[bytes] | None:
-        """Return the values of the marker variable in a process's environment; None when it cannot be read (yet)."""
+        """Return the markers in a process's environment; None when it cannot be read (yet)."""
 
     def stop(self, identity: Identity) -> None:
         """Freeze a process, so that it starts no further one."""

@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from orchestrator._killset_process import Identity, Process
+from orchestrator._killset_process import MARKER, OUTER_MARKERS, Identity, Process
 
 
 class PsutilSystem:
@@ -21,9 +21,6 @@ class PsutilSystem:
     # Windows stamps processes with a clock that ticks 64 times a second; macOS has microseconds.
     tick = 1 / 64
     parents_last = sys.platform == "win32"
-
-    def __init__(self, marker: str) -> None:
-        self._marker = marker
 
     def now(self) -> float:
         return time.time()
@@ -86,7 +83,9 @@ class PsutilSystem:
             environment = psutil.Process(process.pid).environ()
         except (psutil.Error, OSError):
             return None  # macOS hides it for programs of the system, Windows for those with more rights
-        return environment.get(self._marker, "").encode(errors="replace").split() if environment else None
+        if not environment:
+            return None
+        return f"{environment.get(MARKER, '')} {environment.get(OUTER_MARKERS, '')}".encode(errors="replace").split()
 
     def stop(self, identity: Identity) -> None:
         # Not on Windows: to suspend a process there is to suspend its threads one by one, from outside.

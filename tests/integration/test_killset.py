@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator import _killset
 from orchestrator._killset import MARKER, Identity, KillSet
+from orchestrator._killset_process import OUTER_MARKERS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and sessions of POSIX")
 
@@ -156,7 +157,7 @@ class _BootClock:
             def now(self) -> float:
                 return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-        return OnLinux(MARKER)
+        return OnLinux()
 
 
 @pytest.fixture(params=["own", "psutil"])
@@ -418,12 +419,12 @@ say('survived')
 
 def test_marker_of_an_outer_child_still_counts(grow: Grow, make: Make) -> None:
     inner = uuid.uuid4().hex
-    tree = grow("stay('root')", marker="", environment={MARKER: f"outermost {inner}"})
+    tree = grow("stay('root')", environment={MARKER: inner, OUTER_MARKERS: "outermost outer"})
     tree.wait_for("root")
-    for marker in ("outermost", inner):
+    for marker in ("outermost", "outer", inner):
         decoy = Tree(tree.process, marker)
         assert make(decoy, started=1.0).members() == [Identity(tree.root, KillSet(tree.root, "x").root.started)]
-    assert make(Tree(tree.process, "outer"), started=1.0).members() == []
+    assert make(Tree(tree.process, "most"), started=1.0).members() == []
     assert KillSet(tree.root, inner).sweep(DEADLINE) == ()
 
 
