@@ -161,7 +161,7 @@ def environment(
             found[key] = value
     found[DEPTH] = str(_depth() + 1)
     found[MARKER] = marker
-    outer = f"{inherited.get(OUTER_MARKERS, '')} {inherited.get(MARKER, '')}".split()
+    outer = f"{os.environ.get(OUTER_MARKERS, '')} {os.environ.get(MARKER, '')}".split()
     if outer:
         found[OUTER_MARKERS] = " ".join(outer)
     return found
