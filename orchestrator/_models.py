@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
-from orchestrator.exceptions import ConfigurationError, JobError
+from orchestrator.exceptions import ConfigurationError, OrchestratorError
 
 Seconds = float | timedelta
 Effects = Literal["pure", "idempotent", "external", "at_most_once"]
@@ -323,7 +323,7 @@ class Outcome:
 
     status: Status
     value: Any = None
-    error: JobError | None = None
+    error: OrchestratorError | None = None
     job_id: int
     key: str | None = None
     attempts: int = 0

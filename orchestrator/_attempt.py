@@ -1,0 +1,129 @@
+"""One execution of a job in a child: its lease, its time bounds, and the ladder that ends it early."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator import _killset
+
+if TYPE_CHECKING:
+    from orchestrator._limits import Grant, Ticket
+    from orchestrator._record import Record
+    from orchestrator._worker import Worker
+
+# Why an attempt is ended before it answers: somebody cancelled the job, or one of its bounds ran out.
+Why = Literal["cancelled", "timed_out", "silent", "expired"]
+
+# The stack dump is written by a signal handler within microseconds; this is for a machine that is very busy.
+_DUMP_TIME = 0.1
+
+
+class Attempt:
+    """A lease: the child's right to run this attempt, until it answers or is known to be dead.
+
+    Attributes:
+        fence: Growing number; frames with another one are not for this attempt.
+        begun: It is known, or in order of things, to be running.
+        why: Set once it is to end early.
+        bound: The time bound that ran out, in seconds.
+        stack: Where it was when its time ran out.
+        permits: What the job asked for with `child.permit`, by request number.
+    """
+
+    __slots__ = (
+        "_progress_timer",
+        "_timer",
+        "begun",
+        "begun_at",
+        "bound",
+        "fence",
+        "loop",
+        "moment",
+        "permits",
+        "record",
+        "stack",
+        "tickets",
+        "why",
+        "worker",
+    )
+
+    def __init__(self, fence: int, record: Record, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+        self.fence = fence
+        self.record = record
+        self.worker = worker
+        self.loop = loop
+        self.begun = False
+        self.begun_at = 0.0
+        self.moment = 0.0
+        self.why: Why | None = None
+        self.bound = 0.0
+        self.stack = ""
+        self.permits: dict[int, Grant] | None = None
+        self.tickets: dict[int, Ticket] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress_timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Note that it runs now, and start its clocks."""
+        self.begun = True
+        self.begun_at = self.loop.time()
+        self.moment = _killset.now()
+        job = self.record.job
+        if self.why is None:
+            if job.timeout is not None:
+                self._timer = self.loop.call_later(job.timeout, self._run_out, "timed_out", job.timeout)  # type: ignore[arg-type]
+            self.heard()
+
+    def heard(self) -> None:
+        """Start the clock of its silence anew."""
+        bound = self.record.job.progress_timeout
+        if bound is not None and self.why is None:
+            if self._progress_timer is not None:
+                self._progress_timer.cancel()
+            self._progress_timer = self.loop.call_later(bound, self._run_out, "silent", bound)  # type: ignore[arg-type]
+
+    def _run_out(self, why: Why, bound: float) -> None:
+        self.record.step("timed_out")
+        self.end_early(why, bound)
+
+    def end_early(self, why: Why, bound: float = 0.0) -> None:
+        """Ask the child to end it; after the grace time kill the child."""
+        if self.why is not None:
+            return
+        self.why = why
+        self.bound = bound
+        self._disarm()
+        self.worker.send({"type": "cancel", "fence": self.fence, "stack": why != "cancelled"})
+        self._timer = self.loop.call_later(self.worker.grace, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        if not self.begun:
+            # It waits in the child behind another job, which must not die for it: the answer is still to come.
+            self._timer = self.loop.call_later(self.worker.grace, self._lose_patience)
+        elif self.why == "cancelled":
+            self._kill()
+        else:
+            self.worker.dump_stack()
+            self._timer = self.loop.call_later(_DUMP_TIME, self._kill)
+
+    def _kill(self) -> None:
+        self.stack = self.worker.read_stack() or self.stack
+        self.worker.kill("cancelled" if self.why == "cancelled" else "timeout")
+
+    def over(self) -> None:
+        """Stop the clocks and give back the permits: it answered, or its child is dead."""
+        self._disarm()
+        for ticket in (self.tickets or {}).values():
+            ticket.cancel()
+        for permit in (self.permits or {}).values():
+            permit.release()
+        self.tickets = self.permits = None
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+            self._progress_timer = None

@@ -1,0 +1,287 @@
+"""One child process from spawn to burial; the only caller of `open_process`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+
+from orchestrator import _launch, _wire
+from orchestrator._killset import KillSet
+from orchestrator._pipes import Pipes, make_pipes
+from orchestrator._stderr import StderrReader
+from orchestrator.exceptions import LaunchError
+
+# A child that closed its side of the protocol has this long to be seen dead before it is made so.
+_EOF_TO_EXIT = 1.0
+# A killed process that waits for a disk or a network drive may stay for ever; nobody waits for it longer than this.
+_KILL_TO_EXIT = 1.5
+# How long the burial may take: promise 3 gives grace + 2 s in all.
+_SWEEP = 1.5
+
+InThread = Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that every child of a supervisor is started with.
+
+    Attributes:
+        init: Members of the init frame.
+        in_thread: Runs a blocking function in a thread and returns what it returns.
+    """
+
+    command: Sequence[str] | None
+    env: Mapping[str, str | None] | None
+    env_allow: Sequence[str] | None
+    cwd: str | None
+    init: Mapping[str, Any]
+    folder: Callable[[], str]
+    in_thread: InThread
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended, as the system says.
+
+    Attributes:
+        code: What it passed to exit, or None.
+        signal: Name of the signal that ended it, or None.
+    """
+
+    code: int | None
+    signal: str | None
+
+
+class ChildOwner(Protocol):
+    """Who runs a child and hears of its life, on the loop."""
+
+    def received(self, child: Any, lines: list[bytes], oversized: list[bytes]) -> None:
+        """The child wrote lines of the protocol."""
+
+    def printed(self, child: Any, lines: list[str], dropped: int) -> None:
+        """Lines came through the stderr pipe."""
+
+    def died(self, child: Any, end: Exit) -> None:
+        """The process is gone, and all that it wrote on the protocol was handed over."""
+
+
+class NoSpawn(Exception):
+    """Raised when the running loop cannot start processes at all, whatever the command."""
+
+
+class Child:
+    """A process, its pipes, its temp folder and its kill set.
+
+    Args:
+        name: Label that `ps` shows.
+        recipe: What it is started with.
+        owner: Hears of it.
+
+    Attributes:
+        closed_early: It closed the protocol although it lived on, and was killed for it.
+    """
+
+    def __init__(self, name: str, recipe: Recipe, owner: ChildOwner) -> None:
+        self.name = name
+        self.pid: int | None = None
+        self.temp = ""
+        self.nonce = secrets.token_hex(16)
+        self.born = time.monotonic()
+        self.closed_early = False
+        self.killset: KillSet | None = None
+        self.survivors: tuple[int, ...] = ()
+        self.gone = asyncio.Event()  # the process was seen dead
+        self.buried = asyncio.Event()  # … and so was everything it started
+        self._recipe = recipe
+        self._owner = owner
+        self._pipes: Pipes | None = None
+        self._lines = _wire.Lines(2 * max(recipe.init["max_message_bytes"], _wire.MAX_MESSAGE_BYTES))
+        self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
+        self._eof_timer: asyncio.TimerHandle | None = None
+        self._process: anyio.abc.Process | None = None
+        self._killing: asyncio.Event | None = None  # set when the thread that kills strays is done
+        self._kill_after = False
+        self._give_up_timer: asyncio.TimerHandle | None = None
+        self._waiting: anyio.CancelScope | None = None
+        self._cancelled: asyncio.CancelledError | None = None
+
+    @property
+    def unsent(self) -> int:
+        return 0 if self._pipes is None else self._pipes.unsent
+
+    async def start(self) -> None:
+        """Spawn the process and send it the first bytes.
+
+        Raises:
+            NoSpawn: If this loop cannot spawn.
+            LaunchError: If the command cannot be run.
+        """
+        launch = _launch.describe(self._recipe.command)
+        self.temp = os.path.join(self._recipe.folder(), self.name)
+        os.mkdir(self.temp, 0o700)
+        marker = secrets.token_hex(8)
+        env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker)
+        env.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.temp))
+        try:
+            self._pipes = make_pipes()
+            self._process = await anyio.open_process(
+                launch.command,
+                cwd=self._recipe.cwd,
+                env=env,
+                start_new_session=os.name == "posix",
+                **self._pipes.arguments,
+            )
+        except BaseException as error:
+            if self._pipes is not None:
+                await self._pipes.aclose()
+            shutil.rmtree(self.temp, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise LaunchError(f"cannot start {launch.command[0]}: {error}") from error
+            # An old loop's child watcher raises RuntimeError off the main thread, winloop ValueError.
+            if isinstance(error, NotImplementedError | RuntimeError | ValueError):
+                raise NoSpawn(f"{type(error).__name__}: {error}") from error
+            raise
+        self.pid = self._process.pid
+        self.killset = KillSet(self.pid, marker)
+        self._pipes.attach(self._process, self._received, self._ended, self.stderr.feed)
+        self._pipes.write(_launch.preamble(self.nonce, own=self._recipe.command is None))
+        self.send({"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init})
+
+    async def live(self) -> None:
+        """Wait for the process to end, then empty its kill set and remove its temp folder."""
+        assert self._pipes is not None
+        code = await self._exit_code()
+        for timer in (self._eof_timer, self._give_up_timer):
+            if timer is not None:
+                timer.cancel()
+        await self._pipes.drain()
+        self.stderr.flush()
+        self.gone.set()
+        self._owner.died(self, Exit(None, None) if code is None else _read_code(code))
+        try:
+            if self._killing is not None:
+                await self._killing.wait()
+            self.survivors = (*self.survivors, *await self._recipe.in_thread(self._bury))
+        finally:
+            await self._pipes.aclose()
+            self.buried.set()
+        if self._cancelled is not None:
+            raise self._cancelled
+
+    async def _exit_code(self) -> int | None:
+        """Wait for the exit; None when the process cannot be killed."""
+        assert self._process is not None
+        while True:
+            try:
+                with anyio.CancelScope(shield=True) as self._waiting:
+                    return await self._process.wait()
+                return None
+            except asyncio.CancelledError as error:
+                # The engine is being torn down: nothing may be left behind, so this ends with the child's death.
+                self._cancelled = error
+                self.kill()
+
+    def _give_up(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _bury(self) -> tuple[int, ...]:
+        assert self.killset is not None
+        survivors = self.killset.sweep(_SWEEP)
+        shutil.rmtree(self.temp, ignore_errors=True)
+        return survivors
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Send a frame."""
+        self.write(_wire.encode(frame))
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames, encoded."""
+        if self._pipes is not None:
+            self._pipes.write(data)
+
+    def end_input(self) -> None:
+        """Close its stdin: a child takes that for the end of its parent and leaves."""
+        if self._pipes is not None:
+            self._pipes.end_input()
+
+    def kill(self) -> None:
+        """Kill the process and what it started; `buried` tells when all is gone."""
+        if self._killing:
+            self._kill_after = True  # a thread has the kill set; it is back soon
+        elif self.killset is not None and not self.gone.is_set():
+            self.killset.kill_now()
+            if self._give_up_timer is None:
+                self._give_up_timer = asyncio.get_running_loop().call_later(_KILL_TO_EXIT, self._give_up)
+
+    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> None:
+        """Kill the descendants that were started since a moment, except some; the process itself lives on."""
+        if self.killset is None or self.gone.is_set():
+            return
+        self._killing = asyncio.Event()
+        try:
+            survivors = await self._recipe.in_thread(self.killset.kill_started_since, moment, keep, timeout)
+            self.survivors = (*self.survivors, *survivors)
+        finally:
+            killing, self._killing = self._killing, None
+            killing.set()
+            if self._kill_after:
+                self.kill()
+
+    def terminate(self) -> None:
+        """Ask the process, and its group, to end."""
+        if self.killset is not None and not self.gone.is_set():
+            self.killset.terminate()
+
+    def stack_path(self) -> str:
+        """Where the child's stack goes when `dump_stack` is called."""
+        return os.path.join(self.temp, _wire.STACK_FILE)
+
+    def dump_stack(self) -> None:
+        """Have the interpreter write its stack to `stack_path`, by a C handler: also when it holds the GIL."""
+        if os.name == "posix" and self.pid is not None and not self.gone.is_set():
+            # Not reaped yet (`gone` is not set and the loop reaps), so the pid is still this process's.
+            try:
+                os.kill(self.pid, signal.SIGUSR2)
+            except ProcessLookupError:
+                return
+
+    def running_fence(self) -> int | None:
+        """Return the fence of the last attempt that a dead plain child began, or None if it never noted any."""
+        try:
+            with open(os.path.join(self.temp, _wire.RUNNING_FILE), "rb") as file:
+                text = file.read(32).split(b"\n", 1)[0]
+        except OSError:
+            return None
+        return int(text) if text.strip().isdigit() else None
+
+    def _received(self, data: bytes) -> None:
+        lines, oversized = self._lines.feed(data)
+        if lines or oversized:
+            self._owner.received(self, lines, oversized)
+
+    def _ended(self) -> None:
+        """Its side of the protocol is closed: it is dying, or user code closed what is not its own."""
+        self._eof_timer = asyncio.get_running_loop().call_later(_EOF_TO_EXIT, self._kill_the_silent)
+
+    def _kill_the_silent(self) -> None:
+        self.closed_early = True
+        self.kill()
+
+
+def _read_code(code: int) -> Exit:
+    if code >= 0:
+        return Exit(code, None)
+    try:
+        return Exit(None, signal.Signals(-code).name)
+    except ValueError:
+        return Exit(None, f"signal {-code}")

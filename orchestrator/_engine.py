@@ -1,0 +1,443 @@
+"""One supervisor's inside, on one event loop: its pool of workers, its jobs, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from orchestrator._child_process import Child, Recipe
+from orchestrator._jobs import Jobs
+from orchestrator._limits import Limits
+from orchestrator._logs import Logger
+from orchestrator._models import DeathCertificate, Statistics
+from orchestrator._options import Options
+from orchestrator._policy import StartGuard
+from orchestrator._queue import Queue
+from orchestrator._persist import outlast
+from orchestrator._record import Record
+from orchestrator._targets import main_of_host
+from orchestrator._worker import Worker
+from orchestrator.exceptions import PoolBroken, SupervisorClosed, TargetError
+
+# Cancelled jobs end within the grace time and two seconds (promise 3); this is on top, for a busy machine.
+_CANCEL_SLACK = 3.0
+
+
+class Engine:
+    """Owns workers and jobs; every method belongs to the loop it was opened on.
+
+    Args:
+        options: The supervisor's options.
+
+    Attributes:
+        state: `new`, `open`, `draining` or `closed`.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.state = "new"
+        self.start_timeout: float = options.start_timeout  # type: ignore[assignment]
+        self.grace: float = options.grace  # type: ignore[assignment]
+        self.slots = options.concurrency
+        self.workers: list[Worker] = []
+        self.logger = Logger(options.name)
+        self._restarts = 0
+        self._survivors: list[int] = []
+        self._names = 0
+        self._folder = ""
+        self._room: list[asyncio.Future[None]] = []
+        self._held_until: float | None = None
+        self._closing = False
+        self._last_certificate: DeathCertificate | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._born: asyncio.Future[None] | None = None
+
+    # Opening
+
+    async def open(self) -> None:
+        """Start the engine's task, and the first child.
+
+        Raises:
+            NoSpawn: If this loop cannot start processes; nothing is left then.
+            LaunchError: If no child can be started here; nothing is left then.
+        """
+        self.loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(4, thread_name_prefix=f"orchestrator-{self.options.name}")
+        self.limits = Limits(self.options.limits)
+        self.queue = Queue(self.workers, self.limits, self._want_children, self.loop.time)
+        self.queue.held_back = self._held_back
+        self.guard = StartGuard(self.options.restart, random.random)
+        self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self._proved)
+        self.jobs.settled_one = self._settled_one
+        self._recipe = self._make_recipe()
+        self._end = asyncio.Event()
+        for _ in range(self.options.workers or 1):
+            self._add_worker()
+        opened: asyncio.Future[None] = self.loop.create_future()
+        self._task = asyncio.create_task(self._run(opened), name=f"orchestrator {self.options.name}")
+        try:
+            await asyncio.shield(opened)
+        except BaseException:
+            self._end.set()
+            await asyncio.wait([self._task])
+            raise
+
+    def _make_recipe(self) -> Recipe:
+        options = self.options
+        try:
+            main = main_of_host("")
+        except TargetError:
+            main = None
+        init: dict[str, Any] = {
+            "secrets": {name: os.environ[name] for name in options.secrets},
+            "argv": list(sys.argv),
+            "max_message_bytes": options.max_message_bytes,
+            "preload": list(options.preload),
+        }
+        if main is not None:
+            init["main"] = main
+        return Recipe(
+            command=options.command,
+            env=options.env,
+            env_allow=options.env_allow,
+            cwd=None if options.cwd is None else os.fspath(options.cwd),
+            init=init,
+            folder=self._make_folder,
+            in_thread=self.in_thread,
+        )
+
+    def _make_folder(self) -> str:
+        if not self._folder:
+            self._folder = tempfile.mkdtemp(prefix="orchestrator-")
+        return self._folder
+
+    async def _run(self, opened: asyncio.Future[None]) -> None:
+        """Be the engine's task: hold the task group that everything runs in, from the first child to the last."""
+        failure: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                await self._spawn_first(group)
+                self.state = "open"
+                opened.set_result(None)
+                await self._end.wait()
+                self._closing = True
+                for worker in self.workers:
+                    worker.stop()
+        except BaseException as error:
+            failure = error
+        finally:
+            await self._tear_down(failure)
+        if not opened.done():
+            opened.set_exception(failure or SupervisorClosed("closed while it was opening"))
+            opened.exception()
+            return
+        if failure is not None and not isinstance(failure, asyncio.CancelledError):
+            self.logger.log("supervisor.failed", "critical", exc_info=failure)
+        elif failure is not None:
+            raise failure
+
+    async def _spawn_first(self, group: TaskGroup) -> None:
+        """Start one child now: only trying tells whether this loop can; the others come when there is work."""
+        worker = self.workers[0]
+        born = self._born = self.loop.create_future()
+        self._start(worker)
+        await born
+
+    # Children
+
+    def _add_worker(self) -> None:
+        self._names += 1
+        self.workers.append(Worker(f"w{self._names}", self, self.jobs, self._recipe, self.options.max_jobs))
+
+    def run_child(self, worker: Worker, child: Child) -> None:
+        """Run a child in the engine's task group."""
+        self.guard.began(worker.name, self.loop.time())
+        self._group.start_soon(self._live, worker, child, name=f"child {child.name}")
+
+    async def _live(self, worker: Worker, child: Child) -> None:
+        first, self._born = self._born, None
+
+        def born(error: Exception | None) -> None:
+            if first is None or first.done():
+                return
+            if error is None:
+                first.set_result(None)
+            else:
+                first.set_exception(error)
+
+        await worker.run_child(child, born)
+
+    def child_ready(self, worker: Worker) -> None:
+        """A child takes jobs from now on."""
+        self.guard.ready(worker.name, self.loop.time())
+        self.log("worker.child_ready", worker=worker.name, generation=worker.generation)
+        self.queue.has_room()
+        self.queue.pump()
+        self._revisit()
+
+    def has_room(self, worker: Worker) -> None:
+        """A child may take more jobs than before."""
+        self.queue.has_room()
+        if self.jobs.outstanding:
+            self.queue.pump()
+
+    def child_died(
+        self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool
+    ) -> None:
+        """A worker has no child any more."""
+        now = self.loop.time()
+        self._last_certificate = certificate
+        planned = certificate.reason in ("stopped", "recycled")
+        self.log(
+            "worker.child_ended" if planned else "worker.child_died",
+            "info" if planned else "warning",
+            worker=worker.name,
+            generation=certificate.generation,
+            pid=certificate.pid,
+            reason=certificate.reason,
+            exit_code=certificate.exit_code,
+            signal=certificate.signal,
+            detail=certificate.detail or None,
+        )
+        if planned:
+            self.guard.withdrew(worker.name)
+        elif not was_ready:
+            self.guard.start_failed(worker.name, now, str(certificate))
+        elif not blameless:
+            self.guard.died_idle(worker.name, now, str(certificate))
+        self.queue.has_room()
+        if worker.retiring or self._closing:
+            self.guard.withdrew(worker.name)
+            if worker.retiring and worker in self.workers:
+                self.workers.remove(worker)
+        elif not planned:
+            self._restarts += 1
+            worker.restarts += 1
+            self._start(worker)
+        if self.guard.broken:
+            self._refuse_all()
+        self._revisit()
+        self.queue.pump()
+
+    def child_buried(self, worker: Worker, child: Child) -> None:
+        """A child's kill set is empty, or as empty as it gets."""
+        if child.survivors:
+            self._survivors.extend(child.survivors)
+            self.log("child.survived", "error", worker=worker.name, pids=list(child.survivors))
+
+    def _proved(self, worker: Worker) -> None:
+        self.guard.proved(worker.name, self.loop.time())
+
+    def _start(self, worker: Worker) -> None:
+        """Start a worker's child now, or when the start guard allows it."""
+        if self._closing or worker.retiring or worker.state not in ("down", "backoff"):
+            return
+        delay = self.guard.delay(worker.name, self.loop.time())
+        if delay is not None and delay <= 0:
+            worker.step("start")
+            return
+        if worker.state == "down":
+            worker.step("wait")
+        if worker.start_timer is not None:
+            worker.start_timer.cancel()
+        worker.start_timer = None if delay is None else self.loop.call_later(delay, self._start, worker)
+
+    def _revisit(self) -> None:
+        """Ask the start guard again for those who wait: a start has ended."""
+        for worker in self.workers:
+            if worker.state == "backoff":
+                self._start(worker)
+
+    def _want_children(self) -> None:
+        """Start as many children as there are jobs that nobody takes."""
+        coming = 0
+        idle = []
+        for worker in self.workers:
+            state = worker.state
+            if state == "starting" or state == "backoff":
+                coming += 1
+            elif state == "down":
+                idle.append(worker)
+        if idle:
+            for worker in idle[: max(0, self.jobs.queued - coming)]:
+                self._start(worker)
+
+    def _refuse_all(self) -> None:
+        """Tell those who wait that the pool is broken, unless a child is there that works."""
+        if any(worker.state in ("ready", "stopping") for worker in self.workers):
+            return
+        for record in self.jobs.unsettled():
+            self.jobs.refuse(record, self._broken())
+
+    def _broken(self) -> PoolBroken:
+        certificate = self._last_certificate
+        text = f"children keep failing to start: {self.guard.reason}"
+        if certificate is not None and certificate.stderr:
+            text += "\n\nThe last lines of its stderr:\n" + "\n".join(certificate.stderr)
+        return PoolBroken(text, certificate)
+
+    def _held_back(self) -> bool:
+        """While the environment is to blame for deaths, one job at a time is tried, after a wait."""
+        guard = self.jobs.crash_guard
+        if not guard.environment:
+            self._held_until = None
+            return False
+        if self.jobs.running:
+            self._held_until = None
+            return True
+        now = self.loop.time()
+        if self._held_until is None:
+            delay = guard.delay(random.random)
+            self._held_until = now + delay
+            self.loop.call_later(delay + 0.001, self._let_one_try)
+        return now < self._held_until
+
+    def _let_one_try(self) -> None:
+        self.queue.has_room()
+        self.queue.pump()
+
+    # Jobs
+
+    def check_open(self) -> None:
+        """Raise SupervisorClosed, or PoolBroken, when no jobs are taken."""
+        if self.state != "open":
+            state = {"new": "has not been entered", "draining": "is draining"}.get(self.state, "is closed")
+            raise SupervisorClosed(f"supervisor {self.options.name!r} {state}; it takes no jobs")
+        if self.guard.broken and not any(worker.state == "ready" for worker in self.workers):
+            raise self._broken()
+
+    @property
+    def has_space(self) -> bool:
+        """Whether the queue takes another job without waiting."""
+        return self.jobs.queued < self.options.queue_size
+
+    async def wait_for_space(self) -> None:
+        """Wait until the queue takes another job."""
+        while not self.has_space:
+            waiter = self.loop.create_future()
+            self._room.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._room:
+                    self._room.remove(waiter)
+
+    def _settled_one(self) -> None:
+        if self._room and self.has_space:
+            waiter = self._room.pop(0)
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def accept(self, record: Record) -> None:
+        """Take a job; one that came too late is settled at once, and never counted."""
+        try:
+            self.check_open()
+        except (SupervisorClosed, PoolBroken) as error:
+            record.refuse(error)
+        else:
+            self.jobs.accept(record)
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking function in one of the engine's threads; when cancelled, wait for it all the same."""
+        try:
+            future = self.loop.run_in_executor(self._executor, function, *args)
+        except RuntimeError:
+            return function(*args)  # the interpreter is going down, and starts no threads any more
+        return await outlast(future)
+
+    def hurry(self) -> None:
+        """Cancel every job that has no outcome."""
+        for record in self.jobs.unsettled():
+            self.jobs.cancel(record)
+
+    def _start_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        self._group.start_soon(function, *args)
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot."""
+        broken = self.state == "open" and self.guard.broken
+        return Statistics(
+            state="broken" if broken else self.state,
+            submitted=self.jobs.accepted,
+            queued=self.jobs.queued,
+            running=self.jobs.running,
+            waiting=len(self.jobs.waiting),
+            settled={str(status): count for status, count in self.jobs.outcomes.items()},
+            retries=self.jobs.retries,
+            restarts=self._restarts,
+            workers=tuple(worker.statistics() for worker in self.workers),
+            limits=self.limits.statistics(),
+            dropped_log_lines=self.jobs.dropped_lines,
+            survivors=tuple(self._survivors),
+            broken_reason=self.guard.reason if broken else None,
+        )
+
+    def scale(self, count: int) -> None:
+        """Have `count` workers; those that are too many finish their jobs first."""
+        kept = [worker for worker in self.workers if not worker.retiring]
+        for _ in range(count - len(kept)):
+            self._add_worker()
+        # Idle ones go first, for they lose nothing.
+        for worker in sorted(kept, key=lambda worker: worker.held)[: max(0, len(kept) - count)]:
+            worker.retire()
+            if worker.state == "down":
+                self.workers.remove(worker)
+        self.queue.has_room()
+        self.queue.pump()
+
+    async def drain(self) -> None:
+        """Take no more jobs, and wait until all have their outcomes."""
+        if self.state == "open":
+            self.state = "draining"
+        await self.jobs.idle.wait()
+
+    # Closing
+
+    async def close(self, *, cancel: bool) -> None:
+        """Settle all jobs, stop all children, and end the engine's task."""
+        if self._task is None or self._task.done():
+            return
+        if self.state == "open":
+            self.state = "draining"
+        if cancel:
+            await self._cancel_all()
+        else:
+            await self.jobs.idle.wait()
+        self._end.set()
+        await outlast(self._task)
+
+    async def _cancel_all(self) -> None:
+        self.hurry()
+        try:
+            async with asyncio.timeout(self.grace + 2 + _CANCEL_SLACK):
+                await self.jobs.idle.wait()
+        except TimeoutError:
+            self.log("supervisor.cancel_took_long", "error", outstanding=self.jobs.outstanding)
+
+    async def _tear_down(self, failure: BaseException | None) -> None:
+        """Leave nothing behind, however the engine's task ends."""
+        self._closing = True
+        self.state = "closed"
+        for worker in self.workers:
+            worker.kill("stopped")
+        for record in self.jobs.unsettled():
+            self.jobs.abandon(record, SupervisorClosed("the supervisor ended before the job did"))
+        await self.limits.aclose()
+        self._executor.shutdown(wait=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def log(self, event: str, level: str = "info", **fields: Any) -> None:
+        """Log one event of this supervisor."""
+        self.logger.log(event, level, **fields)

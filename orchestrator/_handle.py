@@ -1,0 +1,288 @@
+"""What callers hold of a job: its outcome, its events, its cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator._link import Link
+from orchestrator._models import Event, Item, Job, Log, Outcome, Progress, StateChange
+from orchestrator._persist import outlast
+from orchestrator._record import SETTLED, Record
+from orchestrator.exceptions import SupervisorClosed
+
+# As many unread events as a reader can have missed and still want; older logs are dropped and counted.
+RING = 1_000
+# Callbacks may be a thousand calls ahead; credits for them travel in lots.
+_CALL_LOT = 100
+
+
+class Receipt:
+    """Waits for one job on the caller's loop, and makes the calls that the job asks for.
+
+    Calls are made one by one from the loop, in a copy of the caller's context, all before anybody sees the outcome.
+    """
+
+    wants_events = False
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._calls: deque[tuple[int, list[Any], Mapping[str, Any]]] = deque()
+        self._context: contextvars.Context | None = None
+        self._made = 0
+        self.record: Record | None = None
+        self.callback_error: BaseException | None = None
+        self.done = False
+
+    # What the engine tells (`Listener`)
+
+    def settled(self, record: Record) -> None:
+        self.record = record
+        if not self._calls:
+            self._finish()
+
+    def event(self, record: Record, event: Event) -> None:
+        """Nobody reads events of a job that is only waited for."""
+
+    def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+        if self.callback_error is not None or index >= len(record.payload.callbacks):
+            return
+        latest = record.payload.callbacks[index].latest
+        if latest and self._calls and self._calls[-1][0] == index:
+            self._calls[-1] = (index, args, kwargs)
+            return
+        self._calls.append((index, args, kwargs))
+        if len(self._calls) == 1:
+            if self._context is None:
+                self._context = contextvars.copy_context()
+            self._loop.call_soon(self._make_calls, record, context=self._context)
+
+    def hold_context(self) -> None:
+        """Remember the caller's context for the calls."""
+        self._context = contextvars.copy_context()
+
+    def _make_calls(self, record: Record) -> None:
+        """Make one call, then let the loop do other things."""
+        index, args, kwargs = self._calls.popleft()
+        wrapped = record.payload.callbacks[index]
+        try:
+            wrapped.function(*args, **kwargs)
+        except BaseException as error:
+            self.callback_error = error
+            self._calls.clear()
+            self._tell_engine(self._link.engine.jobs.cancel, record)
+            if not isinstance(error, Exception):
+                raise
+        if not wrapped.latest:
+            self._made += 1
+            if self._made % _CALL_LOT == 0:
+                self._tell_engine(self._credit_calls, record)
+        if self._calls:
+            self._loop.call_soon(self._make_calls, record, context=self._context)
+        elif record.state == SETTLED:
+            self._finish()
+
+    def _credit_calls(self, record: Record) -> None:
+        self._link.engine.jobs.credit(record, _CALL_LOT, calls=True)
+
+    def _tell_engine(self, function: Any, *args: Any) -> None:
+        try:
+            self._link.call(function, *args)
+        except SupervisorClosed:
+            return  # it settled the job when it closed
+
+    def _finish(self) -> None:
+        self.done = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    # For callers
+
+    async def wait(self) -> None:
+        """Wait until the job is settled; cancelling this only stops the wait."""
+        while not self.done:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def wait_or_cancel(self, record: Record) -> None:
+        """Wait until the job is settled; cancelling this cancels the job first, and then waits for its end."""
+        try:
+            await self.wait()
+        except asyncio.CancelledError:
+            self._tell_engine(self._link.engine.jobs.cancel, record)
+            if not self.done:
+                over = self._loop.create_future()
+                self._waiters.append(over)
+                await outlast(over)
+            raise
+
+    def cancel_job(self, record: Record) -> None:
+        """Cancel the job, wherever it is."""
+        self._tell_engine(self._link.engine.jobs.cancel, record)
+
+    def value(self) -> Any:
+        """Return the value of a settled job, or raise its error."""
+        assert self.record is not None
+        if self.callback_error is not None:
+            raise self.callback_error
+        if self.record.error is not None:
+            raise self.record.error
+        return self.record.value
+
+
+class JobHandle(Receipt):
+    """A job that was accepted by `Supervisor.submit`.
+
+    Attributes:
+        id: Number of the job within its supervisor.
+        key: The job's key.
+        job: The job as it was submitted.
+    """
+
+    wants_events = True
+
+    def __init__(self, link: Link, job: Job) -> None:
+        super().__init__(link)
+        self.job = job
+        self.key = job.key
+        self.id = 0
+        self._ring: deque[Event] = deque()
+        self._dropped = 0
+        self._paid = 0  # items in the ring that need no credit: they came before anybody read
+        self._reading = False
+        self._observed = False
+        self._news: asyncio.Event = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")
+
+    def __del__(self) -> None:
+        record = self.record
+        if record is not None and record.error is not None and not self._observed:
+            self._link.engine.logger.log("job.failed_unobserved", "error", job=record.id, error=str(record.error))
+
+    def _attach(self, record: Record) -> None:
+        self.record = record
+        self.id = record.id
+
+    @property
+    def state(self) -> str:
+        """`queued`, `running`, `waiting` (for its next attempt), or how it ended."""
+        record = self.record
+        if record is None:
+            return "queued"
+        if record.status is not None:
+            return str(record.status)
+        return "running" if record.state == "cancelling" else record.state
+
+    def cancel(self) -> None:
+        """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later. Does nothing a second time."""
+        if self.record is not None and not self.done:
+            self._tell_engine(self._link.engine.jobs.cancel, self.record)
+
+    async def outcome(self) -> Outcome:
+        """Wait for the outcome; a failed job raises nothing here. Cancelling this only stops the wait."""
+        self._observed = True
+        await self.wait()
+        assert self.record is not None
+        return self.record.outcome()
+
+    async def result(self) -> Any:
+        """Wait for the job and return its value.
+
+        Raises:
+            JobError: When the job did not succeed.
+            Exception: What a callback raised.
+        """
+        self._observed = True
+        await self.wait()
+        return self.value()
+
+    def events(self) -> Events:
+        """Return an async iterator of what happens to the job: states, progress, logs, items, artefacts.
+
+        It ends after the state that is the job's outcome. Events that came before the first call are there too, as far
+        as the last 1,000 reach. A job has one reader: two would share its events between them.
+        """
+        if not self._reading:
+            self._reading = True
+            if self.record is not None and not self.done:
+                self._tell_engine(self._start_reading, self.record)
+        return Events(self)
+
+    def _start_reading(self, record: Record) -> None:
+        """From here on items wait for their reader; on the engine's loop."""
+        record.gather = False
+        gathered, record.items = record.items, []
+        for value in gathered:
+            record.listener.event(record, Item(value=value, attempt=record.attempts))
+        record.read = True
+
+    # What the engine tells
+
+    def event(self, record: Record, event: Event) -> None:
+        ring = self._ring
+        if type(event) is Progress and ring and type(ring[-1]) is Progress:
+            ring[-1] = event
+        else:
+            if len(ring) >= RING:
+                self._make_room()
+            ring.append(event)
+            if type(event) is Item and not record.read:
+                self._paid += 1
+        self._news.set()
+
+    def _make_room(self) -> None:
+        for index, event in enumerate(self._ring):
+            if type(event) is Log or (type(event) is Item and self._paid):
+                del self._ring[index]
+                if type(event) is Log:
+                    self._dropped += 1 + event.dropped
+                else:
+                    self._paid -= 1
+                return
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._news.set()
+
+    async def _next_event(self) -> Event:
+        while not self._ring:
+            if self.done:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        event = self._ring.popleft()
+        if type(event) is Item:
+            if self._paid:
+                self._paid -= 1
+            elif self.record is not None and not self.done:
+                self._tell_engine(self._link.engine.jobs.credit, self.record, 1)
+        elif type(event) is Log and self._dropped:
+            event = dataclasses.replace(event, dropped=event.dropped + self._dropped)
+            self._dropped = 0
+        elif type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
+            self._observed = True
+        return event
+
+
+class Events:
+    """An async iterator of one job's events; leaving it early leaves the job alone."""
+
+    def __init__(self, handle: JobHandle) -> None:
+        self._handle = handle
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self._handle._next_event()

@@ -1,0 +1,525 @@
+"""The lives of jobs: accepted, sent, answered, tried again, settled exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import _codec, _frames
+from orchestrator._models import Artifact, DeathCertificate, Item, Log, Progress, StateChange, Status
+from orchestrator._policy import CrashGuard, retry_delay, should_retry
+from orchestrator._record import SETTLED, Record
+from orchestrator.exceptions import (
+    ConfigurationError,
+    JobCancelled,
+    JobCrashed,
+    JobExpired,
+    JobFailed,
+    JobQuarantined,
+    JobTimedOut,
+    OrchestratorError,
+    PayloadError,
+    PayloadTooLarge,
+)
+
+if TYPE_CHECKING:
+    from orchestrator._attempt import Attempt
+    from orchestrator._child_process import InThread
+    from orchestrator._limits import Limits
+    from orchestrator._logs import Logger
+    from orchestrator._models import ErrorRecord
+    from orchestrator._queue import Queue
+    from orchestrator._worker import Worker
+
+# A job that killed this many children is not given another one (promise 2).
+_DEADLY = 3
+# Seconds for killing what a cancelled job left in its living child.
+_STRAYS = 1.5
+
+
+class Jobs:
+    """All jobs of one supervisor.
+
+    Args:
+        queue: Where they wait.
+        limits: What admits them.
+        logger: Where their lines go.
+        in_thread: Runs a blocking function in a thread.
+        start_soon: Runs a coroutine in the engine's task group.
+        proved: Called when a worker's child answered: it is healthy.
+
+    Attributes:
+        idle: Set while no accepted job is without an outcome.
+        crash_guard: Tells a bad job from a bad environment.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        limits: Limits,
+        logger: Logger,
+        in_thread: InThread,
+        start_soon: Callable[..., None],
+        proved: Callable[[Worker], None],
+    ) -> None:
+        self.queue = queue
+        self.limits = limits
+        self.crash_guard = CrashGuard()
+        self.accepted = 0
+        self.running = 0
+        self.waiting: set[Record] = set()
+        self.outcomes: Counter[Status] = Counter()
+        self.retries = 0
+        self.dropped_lines = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.settled_one: Callable[[], None] = lambda: None
+        self._unsettled: dict[int, Record] = {}
+        self._fence = 0
+        self._logger = logger
+        self._in_thread = in_thread
+        self._start_soon = start_soon
+        self._proved = proved
+        self._loop = asyncio.get_running_loop()
+
+    # Coming and going
+
+    @property
+    def outstanding(self) -> int:
+        """How many accepted jobs have no outcome yet."""
+        return len(self._unsettled)
+
+    @property
+    def queued(self) -> int:
+        return len(self._unsettled) - self.running - len(self.waiting)
+
+    def unsettled(self) -> list[Record]:
+        return list(self._unsettled.values())
+
+    def accept(self, record: Record) -> None:
+        """Take a job; from here on it gets exactly one outcome."""
+        self.accepted += 1
+        if not self._unsettled:
+            self.idle.clear()
+        self._unsettled[record.id] = record
+        job = record.job
+        if job.queue_timeout is not None:
+            record.queue_timer = self._loop.call_later(job.queue_timeout, self._expire, record, "queue_timeout")  # type: ignore[arg-type]
+        if job.total_timeout is not None:
+            record.total_timer = self._loop.call_later(job.total_timeout, self._expire, record, "total_timeout")  # type: ignore[arg-type]
+        if record.listener.wants_events:
+            record.listener.event(record, StateChange(state="queued"))
+        self.queue.put(record)
+        self.queue.pump()
+
+    def cancel(self, record: Record) -> None:
+        """End a job, wherever it is; its outcome follows."""
+        record.abandoned = True
+        self._end(record, "cancelled")
+
+    def _expire(self, record: Record, bound: str) -> None:
+        record.expired_by = bound
+        record.abandoned = True
+        self._end(record, "expired")
+
+    def _end(self, record: Record, why: Any) -> None:
+        attempt = record.attempt
+        if record.state == SETTLED or (record.state in ("running", "cancelling") and attempt is None):
+            return  # it is being settled
+        effects = record.step(why)
+        if attempt is not None:
+            attempt.end_early(why)
+        elif "settle" in effects:
+            self.waiting.discard(record)
+            self.queue.dropped()
+            if why == "cancelled":
+                self._settle(record, Status.CANCELLED, error=self._error(JobCancelled, record, "was cancelled"))
+            else:
+                self._settle(record, Status.EXPIRED, error=self._expired(record))
+
+    def refuse(self, record: Record, error: OrchestratorError) -> None:
+        """Settle a job that waits: it cannot be run."""
+        if record.state in ("queued", "waiting"):
+            record.step("refused")
+            self.waiting.discard(record)
+            self.queue.dropped()
+            self._settle(record, Status.FAILED, error=error)
+
+    def abandon(self, record: Record, error: OrchestratorError) -> None:
+        """Settle a job, whatever its state: the engine ends."""
+        if record.attempt is not None:
+            record.attempt.over()
+            self._take_from(record.attempt)
+        if record.state in ("running", "cancelling"):
+            self.running -= 1
+        self.waiting.discard(record)
+        self._settle(record, Status.CANCELLED, error=error)
+
+    def leased(self, record: Record) -> int:
+        """Note that a child gets the job; returns the fence of the attempt."""
+        self._fence += 1
+        self.running += 1
+        if record.items:
+            record.items.clear()  # of an earlier attempt
+        if record.listener.wants_events:
+            record.listener.event(record, StateChange(state="running", attempt=record.attempts))
+        return self._fence
+
+    def _settle(self, record: Record, status: Status, *, value: Any = None, error: OrchestratorError | None = None) -> None:
+        record.state = SETTLED
+        record.status = status
+        record.value = value
+        record.error = error
+        record.disarm()
+        del self._unsettled[record.id]
+        self.outcomes[status] += 1
+        if record.listener.wants_events:
+            record.listener.event(record, StateChange(state=str(status), attempt=record.attempts))
+        record.listener.settled(record)
+        self.settled_one()
+        if not self._unsettled:
+            self.idle.set()
+
+    # Words for errors
+
+    def _label(self, record: Record) -> str:
+        key = "" if record.job.key is None else f" {record.job.key!r}"
+        return f"job {record.id}{key} ({record.target.reference})"
+
+    def _error(self, kind: Any, record: Record, text: str, **data: Any) -> Any:
+        return kind(
+            f"{self._label(record)} {text}", job_id=record.id, key=record.job.key, attempts=record.attempts, **data
+        )
+
+    def _expired(self, record: Record) -> JobExpired:
+        bound = getattr(record.job, record.expired_by)
+        what = "waited for a child longer than" if record.expired_by == "queue_timeout" else "was not done within"
+        error: JobExpired = self._error(JobExpired, record, f"{what} {record.expired_by}={bound:g} s")
+        return error
+
+    # What children answer
+
+    def answered(self, attempt: Attempt, frame: _frames.Result | _frames.Error) -> None:
+        """An attempt ended with a frame."""
+        attempt.over()
+        record = self._take_from(attempt)
+        self.running -= 1
+        seconds = frame.ms / 1e3
+        record.run_seconds = seconds
+        record.target.learn_time(seconds)
+        self.crash_guard.ended()
+        self._proved(attempt.worker)
+        if type(frame) is _frames.Error:
+            if attempt.why is not None:
+                self._clean_up(attempt, record, frame.keep)
+            else:
+                self._failed(record, frame)
+        elif attempt.why is not None and attempt.why != "cancelled":
+            self._clean_up(attempt, record, ())  # it answered when its time had run out
+        else:
+            assert isinstance(frame, _frames.Result)
+            self._succeeded(record, frame)
+
+    def _take_from(self, attempt: Attempt) -> Record:
+        """Part an attempt that is over from its job, and give back the job's permits."""
+        record = attempt.record
+        record.attempt = None
+        record.worker = attempt.worker.name
+        grant, record.grant = record.grant, None
+        if grant is not None:
+            grant.release()
+        return record
+
+    def _succeeded(self, record: Record, frame: _frames.Result) -> None:
+        if frame.typed is None and frame.value_file is None and frame.typed_file is None:
+            value = frame.value
+            if record.items and value is None and record.gather and record.target.is_generator:
+                value, record.items = record.items, []
+            elif record.target.is_generator and value is None and record.gather and not record.read:
+                value = []
+            self._settle(record, Status.SUCCEEDED, value=value)
+        elif frame.typed is not None and len(frame.typed) < _codec.LARGE:
+            self._settle_decoded(record, lambda: _codec.decode_typed(frame.typed or "", record.target))
+        else:
+            self.running += 1  # until it is decoded
+            self._start_soon(self._decode_large, record, frame)
+
+    async def _decode_large(self, record: Record, frame: _frames.Result) -> None:
+        def decode() -> Any:
+            path = frame.value_file or frame.typed_file
+            value = frame.typed if path is None else _codec.read_value_file(path)
+            return value if frame.value_file is not None else _codec.decode_typed(value, record.target)
+
+        try:
+            value = await self._in_thread(decode)
+        except Exception as error:  # whatever is in that file, the job must settle
+            self.running -= 1
+            self._undecodable(record, error)
+        else:
+            self.running -= 1
+            self._settle(record, Status.SUCCEEDED, value=value)
+
+    def _settle_decoded(self, record: Record, decode: Callable[[], Any]) -> None:
+        try:
+            value = decode()
+        except Exception as error:  # annotations are user code: anything may come of them
+            self._undecodable(record, error)
+        else:
+            self._settle(record, Status.SUCCEEDED, value=value)
+
+    def _undecodable(self, record: Record, error: Exception) -> None:
+        problem = f"{self._label(record)} returned what cannot be rebuilt here: {type(error).__name__}: {error}"
+        self._settle(record, Status.FAILED, error=PayloadError("result", problem))
+
+    def _failed(self, record: Record, frame: _frames.Error) -> None:
+        remote = frame.error
+        if frame.payload is not None:
+            path, _, problem = remote.message.partition(": ")
+            kind = PayloadTooLarge if frame.payload == "result_too_large" else PayloadError
+            self._settle(record, Status.FAILED, error=kind(path, f"{problem} (of {self._label(record)})"))
+            return
+        known = remote.record()
+        if self._retry(record, "error", known):
+            return
+        text = f"failed: {known.type}: {known.message}" if known.message else f"failed: {known.type}"
+        self._settle(record, Status.FAILED, error=self._error(JobFailed, record, text, error=known))
+
+    def returned(self, attempt: Attempt) -> None:
+        """A child gave an attempt back, or died before it began it: it never counted."""
+        record = self._take_from(attempt)
+        record.worker = None
+        self.running -= 1
+        record.attempts -= 1
+        if attempt.why is not None:
+            self._conclude(attempt, record)
+            return
+        record.step("returned")
+        if record.listener.wants_events:
+            record.listener.event(record, StateChange(state="queued"))
+        self.queue.put(record, front=True)
+
+    def _clean_up(self, attempt: Attempt, record: Record, keep: Any) -> None:
+        """Settle an attempt that ended early in a child that lives on, once all that it started is gone."""
+        worker = attempt.worker
+        # With other jobs in that child nobody can tell whose process is whose.
+        if worker.held or not worker.has_strays(attempt.moment, keep):
+            self._conclude(attempt, record)
+            return
+        self.running += 1
+        worker.cleaning = True
+        self._start_soon(self._kill_strays, attempt, record, keep)
+
+    async def _kill_strays(self, attempt: Attempt, record: Record, keep: Any) -> None:
+        await attempt.worker.kill_strays(attempt.moment, keep, _STRAYS)
+        self.running -= 1
+        self._conclude(attempt, record)
+
+    def _conclude(self, attempt: Attempt, record: Record) -> None:
+        """Settle, or try again, an attempt that was ended early and is over."""
+        if attempt.why == "cancelled":
+            self._settle(record, Status.CANCELLED, error=self._error(JobCancelled, record, "was cancelled"))
+        elif attempt.why == "expired" or record.expired_by:
+            self._settle(record, Status.EXPIRED, error=self._expired(record))
+        elif not self._retry(record, "timeout"):
+            bound = attempt.bound
+            text = f"ran longer than timeout={bound:g} s"
+            if attempt.why == "silent":
+                text = f"reported no progress for progress_timeout={bound:g} s"
+            error = self._error(JobTimedOut, record, text, timeout=bound, stack=attempt.stack)
+            self._settle(record, Status.TIMED_OUT, error=error)
+
+    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None:
+        """A child died while it ran these attempts."""
+        ours = certificate.reason in ("cancelled", "timeout")
+        for attempt in attempts:
+            record = self._take_from(attempt)
+            self.running -= 1
+            record.run_seconds = max(0.0, self._loop.time() - attempt.begun_at)
+            if attempt.why is not None:
+                self.running += 1
+                self._start_soon(self._conclude_after, buried, attempt, record)
+                continue
+            if not ours and len(attempts) == 1:
+                record.deaths += 1
+                self._blame(record)
+            record.suspect = record.suspect or len(attempts) > 1
+            self._settle_crashed(record, certificate, alone=len(attempts) == 1)
+
+    async def _conclude_after(self, buried: asyncio.Event, attempt: Attempt, record: Record) -> None:
+        await buried.wait()
+        self.running -= 1
+        self._conclude(attempt, record)
+
+    def _blame(self, record: Record) -> None:
+        before = self.crash_guard.environment
+        if not self.crash_guard.crashed(record.id, self._loop.time()) or before:
+            return
+        self._logger.log("pool.environment_blamed", "error", reason="jobs keep dying, whichever they are")
+        for other in self.waiting:
+            if other.crashed_last:
+                other.attempts -= 1  # it was not their fault
+
+    def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, alone: bool) -> None:
+        if record.deaths >= _DEADLY:
+            text = f"killed its child {record.deaths} times and is given up; the last time: {certificate}"
+            self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.deaths)
+            error = self._error(JobQuarantined, record, text, certificate=certificate)
+            self._settle(record, Status.QUARANTINED, error=error)
+        elif self._retry(record, "crash"):
+            record.crashed_last = True
+            if not alone:
+                record.attempts -= 1  # nobody knows whose fault it was: it runs alone next, and then it counts
+        else:
+            error = self._error(JobCrashed, record, f"crashed: {certificate}", certificate=certificate)
+            self._settle(record, Status.CRASHED, error=error)
+
+    def _retry(self, record: Record, kind: Any, error: ErrorRecord | None = None) -> bool:
+        """Have the job attempted again if its policy says so."""
+        policy = record.job.retry
+        if record.abandoned or policy is None or not should_retry(policy, kind, record.attempts, error):
+            return False
+        record.step("retry")
+        record.crashed_last = False
+        self.retries += 1
+        self.waiting.add(record)
+        delay = retry_delay(policy, record.attempts, random.random)
+        record.retry_timer = self._loop.call_later(delay, self._due, record)
+        self._logger.log("job.retry_scheduled", job=record.id, key=record.job.key, after=kind, delay=round(delay, 3))
+        if record.listener.wants_events:
+            record.listener.event(record, StateChange(state="waiting", attempt=record.attempts))
+        return True
+
+    def _due(self, record: Record) -> None:
+        record.retry_timer = None
+        record.step("due")
+        self.waiting.discard(record)
+        self.queue.put(record, front=True)
+        self.queue.pump()
+
+    # What running jobs say
+
+    def told(self, attempt: Attempt, frame: _frames.Frame) -> None:
+        """Act on what a running attempt says."""
+        record, listener = attempt.record, attempt.record.listener
+        number = record.attempts
+        match frame:
+            case _frames.Progressed():
+                attempt.heard()
+                record.progress = Progress(done=frame.done, total=frame.total, text=frame.text, attempt=number)
+                listener.event(record, record.progress)
+            case _frames.Emitted():
+                if record.target.is_generator and record.gather and not record.read:
+                    record.items.append(frame.value)
+                else:
+                    listener.event(record, Item(value=frame.value, attempt=number))
+                if not record.read:
+                    self.credit(record, 1)
+            case _frames.Called():
+                listener.called(record, frame.index, frame.args, frame.kwargs)
+            case _frames.Made():
+                listener.event(record, Artifact(path=frame.path, name=frame.name, attempt=number))
+            case _frames.Acquire():
+                self._acquire(attempt, frame)
+            case _frames.Release():
+                self._release(attempt, frame)
+            case _frames.EffectBegin():
+                attempt.worker.send({"type": "effect_ack", "fence": attempt.fence, "key": frame.key})
+            case _frames.Cache():
+                reason = "this supervisor has no cache"
+                attempt.worker.send({"type": "denied", "request": frame.request, "reason": reason})
+
+    def credit(self, record: Record, count: int, *, calls: bool = False) -> None:
+        """Let the job send so many items (or calls of callbacks) more."""
+        attempt = record.attempt
+        if attempt is not None:
+            frame: dict[str, Any] = {"type": "credit", "fence": attempt.fence, "n": count}
+            attempt.worker.send({**frame, "calls": True} if calls else frame)
+
+    def _acquire(self, attempt: Attempt, frame: _frames.Acquire) -> None:
+        request, worker = frame.request, attempt.worker
+        units = {frame.name: frame.weight}
+        try:
+            self.limits.check(units, "permit")
+        except ConfigurationError as error:
+            worker.send({"type": "denied", "request": request, "reason": str(error)})
+            return
+        if attempt.permits is None or attempt.tickets is None:
+            attempt.permits, attempt.tickets = {}, {}
+
+        def granted(grant: Any) -> None:
+            if attempt.permits is None or attempt.tickets is None:
+                grant.release()  # the attempt ended while it waited
+                return
+            attempt.tickets.pop(request, None)
+            attempt.permits[request] = grant
+            worker.send({"type": "granted", "request": request})
+
+        ticket = self.limits.request(units, granted)
+        if request not in attempt.permits:
+            attempt.tickets[request] = ticket
+
+    def _release(self, attempt: Attempt, frame: _frames.Release) -> None:
+        ticket = (attempt.tickets or {}).pop(frame.request, None)
+        if ticket is not None:
+            ticket.cancel()
+        grant = (attempt.permits or {}).pop(frame.request, None)
+        if grant is not None:
+            if frame.throttled is None:
+                grant.release()
+            else:
+                grant.throttled(max(0.0, frame.throttled))
+
+    def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None:
+        """Pass a line on: to the log, and to the reader of its job's events."""
+        self.dropped_lines += frame.dropped
+        record = None if attempt is None else attempt.record
+        fields: dict[str, Any] = {"worker": worker.name, "generation": worker.generation}
+        fields["pid"] = None if worker.child is None else worker.child.pid
+        if record is not None:
+            fields.update(job=record.id, key=record.job.key, attempt=record.attempts)
+            listener = record.listener
+            if listener.wants_events:
+                listener.event(
+                    record,
+                    Log(
+                        text=frame.text,
+                        stream=frame.stream,
+                        level=frame.level,
+                        logger=frame.logger,
+                        dropped=frame.dropped,
+                        fields=frame.fields,
+                        attempt=record.attempts,
+                    ),
+                )
+        if frame.logger is not None:
+            fields["logger"] = frame.logger
+        if frame.dropped:
+            fields["dropped"] = frame.dropped
+        said = {name: value for name, value in frame.fields.items() if name not in fields and name not in _TAKEN}
+        self._logger.log("child.line_written", frame.level, stream=frame.stream, text=frame.text, **fields, **said)
+
+    def spill(self, attempt: Attempt, path: str) -> None:
+        """Write a large payload to a file, then send the job."""
+        self._start_soon(self._spill, attempt, path)
+
+    async def _spill(self, attempt: Attempt, path: str) -> None:
+        def write() -> None:
+            with open(path, "wb") as file:
+                file.write(b"{" + attempt.record.payload.body + b"}")
+
+        try:
+            await self._in_thread(write)
+        except OSError as error:
+            attempt.worker.take_back(attempt)
+            attempt.over()
+            record = self._take_from(attempt)
+            self.running -= 1
+            self._settle(record, Status.FAILED, error=PayloadError("args", f"cannot be written to {path}: {error}"))
+        else:
+            attempt.worker.send_spilled(attempt, path)
+
+
+_TAKEN = frozenset(("event", "level", "text", "stream", "exc_info", "stack_info", "supervisor"))

@@ -1,0 +1,113 @@
+"""The options of a supervisor, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator import _wire
+from orchestrator._models import Limit, RestartPolicy, Seconds, seconds, whole
+from orchestrator.exceptions import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `Supervisor` and `BlockingSupervisor` take; their docstrings say what each means."""
+
+    workers: int | None = None
+    name: str = "supervisor"
+    concurrency: int = 1
+    limits: Iterable[Limit] = ()
+    isolation: Literal["process", "inline"] = "process"
+    queue_size: int = 10_000
+    command: Sequence[str] | None = None
+    env: Mapping[str, str | None] | None = None
+    env_allow: Sequence[str] | None = None
+    secrets: Sequence[str] = ()
+    cwd: str | os.PathLike[str] | None = None
+    preload: Sequence[str] = ()
+    max_jobs: int | None = None
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    grace: Seconds = 2.0
+    start_timeout: Seconds = 60.0
+    on_exit: Literal["drain", "cancel"] = "drain"
+    max_message_bytes: int = _wire.MAX_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        self._set("workers", os.cpu_count() or 1 if self.workers is None else whole(self.workers, "workers", minimum=1))
+        if not isinstance(self.name, str) or not self.name or not self.name.isprintable():
+            raise ConfigurationError("name", f"must be a non-empty printable string, not {self.name!r}")
+        whole(self.concurrency, "concurrency", minimum=1)
+        whole(self.queue_size, "queue_size", minimum=1)
+        whole(self.max_message_bytes, "max_message_bytes", minimum=1024)
+        if self.max_jobs is not None:
+            whole(self.max_jobs, "max_jobs", minimum=1)
+        self._set("grace", seconds(self.grace, "grace", exclusive=False))
+        self._set("start_timeout", seconds(self.start_timeout, "start_timeout"))
+        _one_of(self.isolation, "isolation", ("process", "inline"))
+        _one_of(self.on_exit, "on_exit", ("drain", "cancel"))
+        if not isinstance(self.restart, RestartPolicy):
+            raise ConfigurationError("restart", f"must be a RestartPolicy, not {self.restart!r}")
+        self._check_limits()
+        for name in ("preload", "secrets", "env_allow", "command"):
+            self._check_strings(name)
+        for name in self.secrets:
+            if name not in os.environ:
+                raise ConfigurationError("secrets", f"names {name!r}, which is not set in the environment")
+        if self.env is not None and not isinstance(self.env, Mapping):
+            raise ConfigurationError("env", f"must be a mapping of strings, not {type(self.env).__name__}")
+        for key, value in (self.env or {}).items():
+            if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+                raise ConfigurationError("env", f"has the name {key!r}, which no environment can hold")
+            if value is not None and (not isinstance(value, str) or "\0" in value):
+                raise ConfigurationError(f"env[{key!r}]", f"must be a string, or None to remove it, not {value!r}")
+        self._check_cwd()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_limits(self) -> None:
+        if isinstance(self.limits, Limit | str | Mapping):
+            raise ConfigurationError("limits", "takes a list of Limit")
+        limits = tuple(self.limits)
+        for index, limit in enumerate(limits):
+            if not isinstance(limit, Limit):
+                raise ConfigurationError(f"limits[{index}]", f"must be a Limit, not {limit!r}")
+        names = [limit.name for limit in limits]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ConfigurationError(f"limits[{index}]", f"is a second limit named {name!r}")
+        self._set("limits", limits)
+
+    def _check_strings(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise ConfigurationError(name, f"must be a list of strings, not {value!r}")
+        values = tuple(os.fspath(part) if isinstance(part, os.PathLike) else part for part in value)
+        for index, part in enumerate(values):
+            if not isinstance(part, str) or not part or "\0" in part:
+                raise ConfigurationError(f"{name}[{index}]", f"must be a non-empty string, not {part!r}")
+        if name == "command" and not values:
+            raise ConfigurationError("command", "is empty; give the path of a Python interpreter")
+        self._set(name, values)
+
+    def _check_cwd(self) -> None:
+        if self.cwd is None:
+            return
+        try:
+            path = Path(self.cwd)
+        except TypeError:
+            raise ConfigurationError("cwd", f"must be a path, not {self.cwd!r}") from None
+        if not path.is_dir():
+            raise ConfigurationError("cwd", f"{str(path)!r} is not a folder")
+        self._set("cwd", str(path.absolute()))
+
+
+def _one_of(value: object, name: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(name, f"must be {' or '.join(map(repr, choices))}, not {value!r}")

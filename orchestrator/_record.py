@@ -1,0 +1,155 @@
+"""What the engine knows of one accepted job, and who hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator import _state
+from orchestrator._models import Event, Job, Outcome, Progress, Status
+from orchestrator.exceptions import OrchestratorError
+
+if TYPE_CHECKING:
+    from orchestrator._attempt import Attempt
+    from orchestrator._codec import Payload
+    from orchestrator._limits import Grant, Ticket
+    from orchestrator._targets import Target
+
+SETTLED = "settled"
+
+
+class Listener(Protocol):
+    """Who accepted the job for a caller; every method is called on the engine's loop, events before `settled`.
+
+    Attributes:
+        wants_events: Whether anybody could read logs and states; items and progress are told in any case.
+    """
+
+    wants_events: bool
+
+    def settled(self, record: Record) -> None:
+        """The job has its outcome; called once, last."""
+
+    def event(self, record: Record, event: Event) -> None:
+        """Something happened that a reader of the job's events may want to see."""
+
+    def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+        """The job called the caller's function number `index`."""
+
+
+class Record:
+    """One accepted job, from submit to outcome; belongs to the engine's loop until it is settled.
+
+    Attributes:
+        state: A state of the job table.
+        attempts: Attempts that count.
+        deaths: Children that died while they ran this job.
+        attempt: The attempt that is on, or None.
+        order: Position in the line; a job that comes back keeps it.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "attempt",
+        "attempts",
+        "crashed_last",
+        "deaths",
+        "error",
+        "expired_by",
+        "gather",
+        "grant",
+        "id",
+        "index",
+        "item",
+        "items",
+        "job",
+        "listener",
+        "order",
+        "payload",
+        "progress",
+        "queue_timer",
+        "read",
+        "retry_timer",
+        "run_seconds",
+        "state",
+        "status",
+        "suspect",
+        "target",
+        "ticket",
+        "total_timer",
+        "value",
+        "worker",
+    )
+
+    def __init__(self, number: int, job: Job, target: Target, payload: Payload, listener: Listener) -> None:
+        self.id = number
+        self.order = number
+        self.job = job
+        self.target = target
+        self.payload = payload
+        self.listener = listener
+        self.state = "queued"
+        self.attempts = 0
+        self.deaths = 0
+        self.crashed_last = False
+        self.abandoned = False  # nobody wants another attempt
+        self.suspect = False  # one of several jobs that ran when their child died: runs alone from now on
+        self.attempt: Attempt | None = None
+        self.grant: Grant | None = None
+        self.ticket: Ticket | None = None
+        self.queue_timer: asyncio.TimerHandle | None = None
+        self.total_timer: asyncio.TimerHandle | None = None
+        self.retry_timer: asyncio.TimerHandle | None = None
+        self.expired_by = ""
+        self.status: Status | None = None
+        self.value: Any = None
+        self.error: OrchestratorError | None = None
+        self.progress: Progress | None = None
+        self.read = False  # somebody reads the events: items wait for them
+        self.gather = True  # a generator's items become the value, unless somebody reads them
+        self.items: list[Any] = []
+        self.run_seconds = 0.0
+        self.worker: str | None = None
+        self.index: int | None = None
+        self.item: Any = None
+
+    def step(self, event: str) -> tuple[str, ...]:
+        """Walk the job table; the hot path of a job that succeeds sets `state` itself."""
+        try:
+            self.state, effects = _state.step(_state.JOB, self.state, event)
+        except _state.IllegalStep as error:
+            raise _state.IllegalStep(f"job {self.id} (attempt {self.attempts}): {error}") from None
+        return effects
+
+    def disarm(self) -> None:
+        """Forget timers and requests of a job that is settled."""
+        for timer in (self.queue_timer, self.total_timer, self.retry_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.ticket is not None:
+            self.ticket.cancel()
+        self.queue_timer = self.total_timer = self.retry_timer = self.ticket = None
+
+    def refuse(self, error: OrchestratorError) -> None:
+        """Settle a job that was never accepted."""
+        self.state = SETTLED
+        self.status = Status.CANCELLED
+        self.error = error
+        self.listener.settled(self)
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of a settled job."""
+        assert self.status is not None
+        return Outcome(
+            status=self.status,
+            value=self.value,
+            error=self.error,
+            job_id=self.id,
+            key=self.job.key,
+            attempts=self.attempts,
+            index=self.index,
+            item=self.item,
+            run_seconds=self.run_seconds,
+            worker=self.worker,
+        )

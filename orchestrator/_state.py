@@ -1,0 +1,103 @@
+"""The lives of a worker and of a job as tables, and the pure step that walks them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """Where an event leads, and what is to be done then."""
+
+    state: str
+    effects: tuple[str, ...] = ()
+
+
+Table = Mapping[tuple[str, str], Step]
+
+# A worker is a slot; `down` means it has no child. A child that dies while it runs a job is replaced at once, one that
+# never became ready or died idle only when the start guard says so (`wait`).
+WORKER: Table = {
+    ("down", "start"): Step("starting", ("spawn",)),
+    ("down", "wait"): Step("backoff"),
+    ("backoff", "start"): Step("starting", ("spawn",)),
+    ("backoff", "rest"): Step("down"),
+    ("starting", "ready"): Step("ready", ("welcome",)),
+    ("starting", "died"): Step("down", ("bury_unready",)),
+    ("starting", "stop"): Step("stopping", ("ask_to_stop",)),
+    ("starting", "kill"): Step("dying", ("kill",)),
+    ("ready", "died"): Step("down", ("bury",)),
+    ("ready", "stop"): Step("stopping", ("ask_to_stop",)),
+    ("ready", "kill"): Step("dying", ("kill",)),
+    ("stopping", "ready"): Step("stopping"),
+    ("stopping", "kill"): Step("dying", ("kill",)),
+    ("stopping", "died"): Step("down", ("bury",)),
+    ("dying", "ready"): Step("dying"),
+    ("dying", "kill"): Step("dying", ("kill",)),
+    ("dying", "stop"): Step("dying"),
+    ("dying", "died"): Step("down", ("bury",)),
+}
+
+# A job that simply succeeds goes queued, running, settled without asking this table; everything else does.
+JOB: Table = {
+    ("queued", "dispatched"): Step("running"),
+    ("queued", "cancelled"): Step("settled", ("settle",)),
+    ("queued", "expired"): Step("settled", ("settle",)),
+    ("queued", "refused"): Step("settled", ("settle",)),
+    ("running", "answered"): Step("settled", ("settle",)),
+    ("running", "returned"): Step("queued", ("requeue",)),
+    ("running", "retry"): Step("waiting", ("arm_retry",)),
+    ("running", "crashed"): Step("settled", ("settle",)),
+    ("running", "cancelled"): Step("cancelling", ("cancel_attempt",)),
+    ("running", "expired"): Step("cancelling", ("cancel_attempt",)),
+    ("running", "timed_out"): Step("cancelling", ("cancel_attempt",)),
+    ("cancelling", "cancelled"): Step("cancelling"),
+    ("cancelling", "expired"): Step("cancelling"),
+    ("cancelling", "timed_out"): Step("cancelling"),
+    ("cancelling", "answered"): Step("settled", ("settle",)),
+    ("cancelling", "crashed"): Step("settled", ("settle",)),
+    ("cancelling", "retry"): Step("waiting", ("arm_retry",)),
+    ("cancelling", "returned"): Step("settled", ("settle",)),
+    ("waiting", "due"): Step("queued", ("requeue",)),
+    ("waiting", "cancelled"): Step("settled", ("settle",)),
+    ("waiting", "expired"): Step("settled", ("settle",)),
+    ("waiting", "refused"): Step("settled", ("settle",)),
+}
+
+
+class IllegalStep(RuntimeError):
+    """Raised when an event cannot happen in a state: a bug here, told with the story so far."""
+
+
+def step(table: Table, state: str, event: str) -> Step:
+    """Return where `event` leads from `state`; the job and worker tables are the only ones there are.
+
+    Raises:
+        IllegalStep: If the table does not say.
+    """
+    try:
+        return table[state, event]
+    except KeyError:
+        raise IllegalStep(f"{event!r} cannot happen in state {state!r}") from None
+
+
+class Life:
+    """One walk through a table, which remembers its last steps for the error message of an impossible one."""
+
+    def __init__(self, table: Table, name: str, state: str) -> None:
+        self._table = table
+        self._name = name
+        self._story: deque[tuple[float, str, str]] = deque(maxlen=20)
+        self.state = state
+
+    def step(self, event: str, now: float) -> tuple[str, ...]:
+        """Take a step and return its effects."""
+        try:
+            state, effects = step(self._table, self.state, event)
+        except IllegalStep as error:
+            told = "; ".join(f"{at:.3f} {what} -> {then}" for at, what, then in self._story) or "nothing yet"
+            raise IllegalStep(f"{self._name}: {error}. So far: {told}") from None
+        self._story.append((now, event, state))
+        self.state = state
+        return effects

@@ -1,0 +1,93 @@
+"""From what a caller wrote to a record that the engine takes: target found, arguments checked and encoded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator import _codec
+from orchestrator._models import Job
+from orchestrator._options import Options
+from orchestrator._record import Listener, Record
+from orchestrator._targets import Target, Targets
+from orchestrator.exceptions import ConfigurationError, TargetError
+
+
+class Submission:
+    """One call on its way to become a record."""
+
+    __slots__ = ("_largest", "args", "job", "kwargs", "target")
+
+    def __init__(self, job: Job, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any], largest: int) -> None:
+        self.job = job
+        self.target = target
+        self.args = args
+        self.kwargs = kwargs
+        self._largest = largest
+
+    @property
+    def is_large(self) -> bool:
+        """Whether encoding takes so long that a thread should do it."""
+        return _codec.is_large(self.args) or bool(self.kwargs and _codec.is_large(self.kwargs))
+
+    def encode(self) -> _codec.Payload:
+        """Check and encode the arguments."""
+        return _codec.encode_job(self.job, self.target, self.args, self.kwargs, self._largest)
+
+    def public_job(self) -> Job:
+        """Return the job as its author would have written it."""
+        if self.job is not self.target.job:
+            return self.job
+        return Job(self.job.target, args=self.args, kwargs=self.kwargs)
+
+
+class Submitter:
+    """Makes submissions and records for one supervisor; safe to use from several threads."""
+
+    def __init__(self, options: Options) -> None:
+        self._targets = Targets()
+        self._largest = options.max_message_bytes
+        self._limits = {limit.name: limit for limit in options.limits}
+        self._numbers = itertools.count(1)
+        self._inline = options.isolation == "inline"
+
+    def make(self, target: Callable[..., Any] | str | Job, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Submission:
+        """Return the submission of a call.
+
+        Raises:
+            TargetError: If no child could run it.
+            ConfigurationError: If the job asks for a limit that does not exist.
+        """
+        if isinstance(target, Job):
+            if args or kwargs:
+                raise ConfigurationError("job", "has its arguments already; run(job) takes no more")
+            return self.from_job(target)
+        if not callable(target) and not isinstance(target, str):
+            raise TargetError(f"the target must be a function, its name or a Job, not {target!r:.100}")
+        found = self._targets.resolve(target)
+        if kwargs:
+            found.warn_of_options(kwargs)
+        return Submission(found.job, found, args, kwargs, self._largest)
+
+    def from_job(self, job: Job) -> Submission:
+        """Return the submission of a job."""
+        for name, units in job.limits.items():
+            limit = self._limits.get(name)
+            if limit is None:
+                known = ", ".join(map(repr, self._limits)) or "none"
+                raise ConfigurationError(f"job.limits.{name}", f"is no limit of this supervisor; it has {known}")
+            most = min(
+                (float("inf") if bound is None else bound)
+                for bound in (limit.concurrency, limit.rate if limit.burst is None else limit.burst)
+            )
+            if units > most:
+                raise ConfigurationError(f"job.limits.{name}", f"asks for {units:g} units; at most {most:g} are ever granted")
+        found = self._targets.resolve(job.target)
+        if job.init is not None and found.function is not None:
+            raise ConfigurationError("job.init", 'is for targets named "package.module:Class.method"')
+        return Submission(job, found, job.args, job.kwargs, self._largest)
+
+    def record(self, submission: Submission, payload: _codec.Payload, listener: Listener) -> Record:
+        """Return a numbered record."""
+        return Record(next(self._numbers), submission.job, submission.target, payload, listener)

@@ -1,0 +1,334 @@
+"""The supervisor as async code uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from orchestrator import _launch, _wire
+from orchestrator._child_process import NoSpawn
+from orchestrator._engine import Engine
+from orchestrator._handle import JobHandle, Receipt
+from orchestrator._link import EngineThread, Link, OtherLoop, SameLoop
+from orchestrator._map import Outcomes
+from orchestrator._models import Job, Limit, RestartPolicy, Seconds, Statistics, whole
+from orchestrator._options import Options
+from orchestrator._persist import outlast
+from orchestrator._record import Record
+from orchestrator._stream import Items
+from orchestrator._submission import Submission, Submitter
+from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed, WrongContext
+
+__all__ = ("JobHandle", "Supervisor")
+
+Target = Callable[..., Any] | str
+
+
+class Supervisor:
+    """Runs jobs in supervised child interpreters; an async context manager.
+
+    Args:
+        workers: How many children there may be; by default one per CPU. The first starts at once, the others when
+            there is work for them.
+        name: Appears in logs.
+        concurrency: Jobs at once in a child that runs async targets.
+        limits: Bounds that all children keep together.
+        isolation: `"process"`, or `"inline"` where children can't be had: the same jobs, in threads of this process.
+        queue_size: Jobs that may wait; `submit` and `run` wait when there are more.
+        command: The command of a Python interpreter to use instead of this one.
+        env: Environment variables to set (or, with None, to remove) in children.
+        env_allow: If given, only these variables are inherited.
+        secrets: Names of variables that children get over their pipe, not in their environment block.
+        cwd: Working directory of children.
+        preload: Modules, or `"module:function"` to call, before a child counts as ready.
+        max_jobs: Replace a child after so many jobs.
+        restart: When a worker's child is started again.
+        grace: Seconds a cancelled or timed-out job has for ending by itself before its child is killed.
+        start_timeout: Seconds a child has for becoming ready.
+        on_exit: What leaving `async with` does to jobs that are not done; with an exception it always cancels them.
+        max_message_bytes: Largest arguments or result, encoded.
+
+    Raises:
+        ConfigurationError: If an option has a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        name: str = "supervisor",
+        concurrency: int = 1,
+        limits: Iterable[Limit] = (),
+        isolation: Literal["process", "inline"] = "process",
+        queue_size: int = 10_000,
+        command: Sequence[str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        env_allow: Sequence[str] | None = None,
+        secrets: Sequence[str] = (),
+        cwd: str | os.PathLike[str] | None = None,
+        preload: Sequence[str] = (),
+        max_jobs: int | None = None,
+        restart: RestartPolicy | None = None,
+        grace: Seconds = 2.0,
+        start_timeout: Seconds = 60.0,
+        on_exit: Literal["drain", "cancel"] = "drain",
+        max_message_bytes: int = _wire.MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._options = Options(
+            workers=workers,
+            name=name,
+            concurrency=concurrency,
+            limits=limits,
+            isolation=isolation,
+            queue_size=queue_size,
+            command=command,
+            env=env,
+            env_allow=env_allow,
+            secrets=secrets,
+            cwd=cwd,
+            preload=preload,
+            max_jobs=max_jobs,
+            restart=RestartPolicy() if restart is None else restart,
+            grace=grace,
+            start_timeout=start_timeout,
+            on_exit=on_exit,
+            max_message_bytes=max_message_bytes,
+        )
+        self._link: Link | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._submitter = Submitter(self._options)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._link is None else self._link.engine.state
+        return f"<Supervisor {self._options.name!r} {state} workers={self._options.workers}>"
+
+    # Opening and closing
+
+    async def __aenter__(self) -> Supervisor:
+        """Open the supervisor: start its engine and its first child.
+
+        Raises:
+            LaunchError: If no child can be started here; the message names the remedy.
+            SelfSpawnError: If a child would run the program itself again.
+            WrongContext: Outside asyncio, for example under trio.
+        """
+        if self._link is not None or self._closed:
+            raise SupervisorClosed(f"supervisor {self._options.name!r} was opened already; make a new one")
+        _require_asyncio()
+        _launch.check_host()
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        engine = Engine(self._options)
+        try:
+            await engine.open()
+        except NoSpawn as problem:
+            thread = EngineThread(self._options)
+            thread.start()
+            opened = self._loop.run_in_executor(None, thread.wait_opened)
+            try:
+                await outlast(opened)
+            except NoSpawn as error:
+                raise LaunchError(f"no event loop can start processes here: {error}") from problem
+            self._link = OtherLoop(thread)
+            reason = str(problem)
+            thread.engine.log("supervisor.moved_to_thread", reason=f"the running loop cannot start processes: {reason}")
+        else:
+            self._link = SameLoop(engine)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close(cancel=kind is not None or self._options.on_exit == "cancel")
+
+    async def aclose(self) -> None:
+        """Close the supervisor as leaving `async with` normally does."""
+        await self._close(cancel=self._options.on_exit == "cancel")
+
+    async def _close(self, *, cancel: bool) -> None:
+        if self._link is None:
+            self._closed = True
+            return
+        self._check_context()
+        link = self._link
+        closing = asyncio.ensure_future(link.close(cancel=cancel))
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            # Cancelled while jobs were being waited for: they end now, and nothing stays behind.
+            with contextlib.suppress(SupervisorClosed):
+                link.call(link.engine.hurry)
+            await outlast(closing)
+            raise
+        finally:
+            self._closed = True
+
+    def __del__(self) -> None:
+        if self._link is not None and not self._closed and os.getpid() == self._pid:
+            warnings.warn(f"{self!r} was never closed; use `async with`", ResourceWarning, source=self, stacklevel=2)
+
+    def _check_context(self) -> Link:
+        link = self._link
+        if link is None:
+            raise SupervisorClosed(f"supervisor {self._options.name!r} is not open; enter it with `async with` first")
+        if os.getpid() != self._pid:
+            raise WrongContext("this process is a forked copy of the one that opened the supervisor; open one here")
+        if asyncio._get_running_loop() is not self._loop:
+            raise WrongContext(
+                "the supervisor belongs to another event loop or thread; call it there, or use BlockingSupervisor"
+            )
+        return link
+
+    def _open_link(self) -> Link:
+        link = self._check_context()
+        link.engine.check_open()
+        return link
+
+    # Jobs
+
+    async def run(self, target: Target | Job, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a target in a child and return what it returns.
+
+        Cancelling this cancels the job, and returns when that has ended.
+
+        Args:
+            target: A function, its name as `"package.module:function"`, or a `Job` with everything in it.
+            args: Positional arguments of the target.
+            kwargs: Keyword arguments of the target; options of the job live on `Job`.
+
+        Raises:
+            TargetError: If the target cannot be run in a child or the arguments do not fit.
+            PayloadError: If an argument or the result cannot travel exactly.
+            JobError: When the job did not succeed; see `orchestrator.exceptions`.
+        """
+        link = self._open_link()
+        submission = self._submitter.make(target, args, kwargs)
+        receipt = Receipt(link)
+        record = await self._accept(link, submission, receipt)
+        await receipt.wait_or_cancel(record)
+        return receipt.value()
+
+    async def submit(self, target: Target | Job, /, *args: Any, **kwargs: Any) -> JobHandle:
+        """Hand a job over and return its handle as soon as it is accepted.
+
+        Waits while `queue_size` jobs are waiting. Raises like `run`, but for what ends the job.
+        """
+        link = self._open_link()
+        submission = self._submitter.make(target, args, kwargs)
+        handle = JobHandle(link, submission.public_job())
+        await self._accept(link, submission, handle)
+        return handle
+
+    async def _submit_stream(self, submission: Submission) -> JobHandle:
+        """Submit a job whose items have a reader from the start."""
+        link = self._open_link()
+        handle = JobHandle(link, submission.public_job())
+        handle.events()
+        await self._accept(link, submission, handle, read=True)
+        return handle
+
+    def _prepare(self, job: Job) -> tuple[Link, Submission]:
+        """Check one job of a map."""
+        return self._open_link(), self._submitter.from_job(job)
+
+    def _slots(self) -> int:
+        """How many jobs can run at once."""
+        return (self._options.workers or 1) * self._options.concurrency
+
+    async def _accept(
+        self,
+        link: Link,
+        submission: Submission,
+        receipt: Receipt,
+        *,
+        read: bool = False,
+        index: int | None = None,
+        item: Any = None,
+    ) -> Record:
+        engine = link.engine
+        if submission.is_large:
+            payload = await link.ask(engine.in_thread, submission.encode)
+        else:
+            payload = submission.encode()
+        if payload.callbacks:
+            receipt.hold_context()
+        if not engine.has_space:
+            await link.ask(engine.wait_for_space)
+            engine.check_open()
+        record = self._submitter.record(submission, payload, link.relay(receipt))
+        record.index, record.item = index, item
+        if read:
+            record.read, record.gather = True, False
+        if isinstance(receipt, JobHandle):
+            receipt._attach(record)
+        link.call(engine.accept, record)
+        return record
+
+    def map(
+        self, target: Target | Job | Iterable[Job] | AsyncIterable[Job], items: Any = None, *, ordered: bool = False
+    ) -> Outcomes:
+        """Run a target for each item, or each of many jobs; outcomes come as they are done, or in order.
+
+        Items are taken as outcomes are: memory stays bounded, however many there are. Use it as an async context
+        manager: leaving it early cancels what is not done.
+
+        Args:
+            target: What gets each item as its one positional argument (a `Job` is a template); without `items`, jobs.
+            items: An iterable or async iterable.
+            ordered: Whether outcomes come in the order of the items.
+        """
+        self._check_context()
+        if isinstance(target, Job | str) or callable(target):
+            if items is None:
+                raise ConfigurationError("items", "are missing; map takes a target and items, or an iterable of jobs")
+            template = target if isinstance(target, Job) else Job(target)
+            if template.args:
+                raise ConfigurationError("target.args", "must be empty: each item is the one positional argument")
+            return Outcomes(self, template, items, ordered=ordered)
+        if items is not None:
+            raise ConfigurationError("target", f"must be a function, a name or a Job, not {type(target).__name__}")
+        return Outcomes(self, None, target, ordered=ordered)
+
+    def stream(self, target: Target | Job, /, *args: Any, **kwargs: Any) -> Items:
+        """Run a generator target and return an async iterator of what it yields.
+
+        At most 16 values are ahead of the reader. Use it as an async context manager: leaving it early cancels the
+        job. A job that fails raises its error after the last value.
+        """
+        self._open_link()
+        return Items(self, self._submitter.make(target, args, kwargs))
+
+    # The supervisor itself
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot of jobs, workers and limits."""
+        if self._link is None:
+            raise SupervisorClosed(f"supervisor {self._options.name!r} has not been entered")
+        return self._link.engine.statistics()
+
+    async def scale(self, workers: int) -> None:
+        """Change how many workers there are; those that are too many finish their jobs first."""
+        link = self._open_link()
+        link.call(link.engine.scale, whole(workers, "workers", minimum=1))
+
+    async def drain(self) -> None:
+        """Take no more jobs, and return when every accepted one has its outcome."""
+        link = self._check_context()
+        await link.ask(link.engine.drain)
+
+
+def _require_asyncio() -> None:
+    if asyncio._get_running_loop() is None or asyncio.current_task() is None:
+        library = "trio" if "trio" in sys.modules else "no event loop"
+        raise WrongContext(
+            f"Supervisor runs on asyncio (or uvloop), not on {library}; "
+            "under trio, or without a loop, use BlockingSupervisor in a thread"
+        )

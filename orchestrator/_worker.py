@@ -1,0 +1,507 @@
+"""A worker: a named slot that has one child after the other, and all that its child says."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import re
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator import _frames, _state, _wire
+from orchestrator._attempt import Attempt
+from orchestrator._child_process import Child, Exit, NoSpawn, Recipe
+from orchestrator._leases import Leases
+from orchestrator._models import DeathCertificate, WorkerStatistics
+from orchestrator.exceptions import LaunchError
+
+if TYPE_CHECKING:
+    from orchestrator._record import Record
+
+# One bad line may be a half-written one of a dying child; three are a child that does not speak the protocol.
+_BAD_FRAMES = 3
+# The planned stop's ladder: asked; then stdin closed and SIGTERM; then killed. Ten seconds in all.
+_STOP_ASK = 5.0
+_STOP_TERM = 3.0
+_CODE_LINE = re.compile(r'\s*File "(.+)", line (\d+)')
+
+
+class Pool(Protocol):
+    """What a worker needs of the pool it is in."""
+
+    start_timeout: float
+    grace: float
+    slots: int
+
+    def run_child(self, worker: Worker, child: Child) -> None: ...
+    def child_ready(self, worker: Worker) -> None: ...
+    def child_died(self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool) -> None: ...
+    def child_buried(self, worker: Worker, child: Child) -> None: ...
+    def has_room(self, worker: Worker) -> None: ...
+    def log(self, event: str, level: str = "info", **fields: Any) -> None: ...
+
+
+class Desk(Protocol):
+    """Who hears of the jobs in a worker's child."""
+
+    def leased(self, record: Record) -> int: ...
+    def spill(self, attempt: Attempt, path: str) -> None: ...
+    def answered(self, attempt: Attempt, frame: _frames.Result | _frames.Error) -> None: ...
+    def returned(self, attempt: Attempt) -> None: ...
+    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None: ...
+    def told(self, attempt: Attempt, frame: _frames.Frame) -> None: ...
+    def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None: ...
+
+
+class Worker:
+    """One slot.
+
+    Attributes:
+        flavour: What its child's main thread is set up for; None until the first job decides.
+        retiring: It gets no new child, and is dropped when it is down.
+        turning: Its child is to be replaced by one of another flavour as soon as it is idle.
+        cleaning: Processes that a cancelled job left behind are being killed; no new job until they are gone.
+    """
+
+    def __init__(self, name: str, pool: Pool, desk: Desk, recipe: Recipe, max_jobs: int | None) -> None:
+        self.name = name
+        self.pool = pool
+        self.desk = desk
+        self.grace = pool.grace
+        self.life = _state.Life(_state.WORKER, f"worker {name}", "down")
+        self.flavour: str | None = None
+        self.generation = 0
+        self.restarts = 0
+        self.jobs_done = 0
+        self.retiring = False
+        self.turning = False
+        self.cleaning = False
+        self.child: Child | None = None
+        self.leases: Leases | None = None
+        self.last_death: DeathCertificate | None = None
+        self.start_timer: asyncio.TimerHandle | None = None
+        self._recipe = recipe
+        self._max_jobs = max_jobs
+        self._given = 0
+        self._loop = asyncio.get_running_loop()
+        self._bad_frames = 0
+        self._reason = ""
+        self._detail = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._hello = False
+        self._outbox: list[bytes] = []
+
+    # Looking
+
+    @property
+    def state(self) -> str:
+        return self.life.state
+
+    @property
+    def held(self) -> int:
+        return 0 if self.leases is None else len(self.leases)
+
+    def is_open(self) -> bool:
+        """Return whether its child takes jobs."""
+        return (
+            self.life.state == "ready"
+            and not self.turning
+            and not self.cleaning
+            and (self._max_jobs is None or self._given < self._max_jobs)
+        )
+
+    def takes(self, record: Record) -> bool:
+        """Return whether its child may be sent this job now."""
+        if not self.is_open() or self.leases is None:
+            return False
+        flavour = self.flavour
+        kind = record.target.kind
+        if flavour is not None and (flavour == "async") != (kind in ("async", "async_generator")):
+            return False
+        return self.leases.takes(record)
+
+    def slots_for(self, record: Record) -> int:
+        """Return how many such jobs could start in its child right now, none of them waiting behind another."""
+        if not self.takes(record) or (self.held and self.flavour != "async"):
+            return 0
+        return self.pool.slots - self.held if record.target.is_async and not record.suspect else 1
+
+    def could_serve(self, record: Record) -> bool:
+        """Return whether its child will take such a job sooner or later."""
+        if self.life.state in ("down", "backoff", "starting"):
+            return not self.retiring
+        matches = self.flavour is None or (self.flavour == "async") == record.target.is_async
+        return self.life.state == "ready" and matches and not self.turning
+
+    def statistics(self) -> WorkerStatistics:
+        state = self.life.state
+        if state == "ready" and self.held:
+            state = "busy"
+        return WorkerStatistics(
+            name=self.name,
+            state="stopping" if state == "dying" else state,
+            pid=None if self.child is None else self.child.pid,
+            flavour=self.flavour,
+            generation=self.generation,
+            restarts=self.restarts,
+            running=self.held,
+            jobs_done=self.jobs_done,
+            last_death=self.last_death,
+        )
+
+    # Doing
+
+    def step(self, event: str) -> None:
+        """Take a step of its life and do what that asks for."""
+        for effect in self.life.step(event, self._loop.time()):
+            getattr(self, f"_{effect}")()
+
+    def _spawn(self) -> None:
+        if self.start_timer is not None:
+            self.start_timer.cancel()
+            self.start_timer = None
+        self.generation += 1
+        self.flavour = None
+        self.jobs_done = self._given = self._bad_frames = 0
+        self._reason = self._detail = ""
+        self._hello = self.turning = self.cleaning = False
+        self._outbox.clear()
+        self.child = Child(f"{self.name}-{self.generation}", self._recipe, self)
+        self.leases = Leases(self, self.child, self.pool.slots)
+        self.pool.run_child(self, self.child)
+
+    async def run_child(self, child: Child, born: Callable[[Exception | None], None]) -> None:
+        """Start the child and stay with it until it is buried.
+
+        Args:
+            child: What `_spawn` made.
+            born: Called once, when there is a process, or with the reason why there is none.
+        """
+        try:
+            await child.start()
+        except (NoSpawn, LaunchError) as error:
+            self._reason, self._detail = "start", str(error)
+            self.died(child, Exit(None, None))
+            born(error)
+            return
+        born(None)
+        self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
+        self.pool.log("worker.child_started", worker=self.name, generation=self.generation, pid=child.pid)
+        if self.life.state != "starting":  # stopped or killed while it was being spawned
+            child.kill()
+        await child.live()
+        self.pool.child_buried(self, child)
+
+    def _start_too_long(self) -> None:
+        self._detail = f"it was not ready within {self.pool.start_timeout:g} s"
+        self.kill("start")
+
+    def _welcome(self) -> None:
+        self._disarm()
+        self.pool.child_ready(self)
+
+    def lease(self, record: Record) -> None:
+        """Give the child a job that it `takes`; `flush` sends it."""
+        assert self.leases is not None
+        record.state = "running"
+        record.attempts += 1
+        attempt = record.attempt = Attempt(self.desk.leased(record), record, self, self._loop)
+        self._given += 1
+        if self.flavour is None and record.target.kind is not None:
+            self.flavour = "async" if record.target.is_async else "plain"
+        frame = self.leases.add(attempt)
+        if frame:
+            self._outbox.append(frame)
+
+    def flush(self) -> None:
+        """Send what was leased."""
+        if self._outbox and self.child is not None:
+            self.child.write(b"".join(self._outbox) if len(self._outbox) > 1 else self._outbox[0])
+        self._outbox.clear()
+
+    def send_spilled(self, attempt: Attempt, path: str) -> None:
+        """Send the job whose payload is in a file now."""
+        if self.leases is not None and attempt.fence in self.leases.held and self.child is not None:
+            self.child.write(self.leases.spilled(attempt, path))
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Send a frame, if there is a child."""
+        if self.child is not None:
+            self.child.send(frame)
+
+    def stop(self) -> None:
+        """Stop the child as planned, if there is one."""
+        if self.start_timer is not None:
+            self.start_timer.cancel()
+            self.start_timer = None
+        if self.life.state == "backoff":
+            self.step("rest")
+        elif self.life.state in ("starting", "ready"):
+            self._reason = self._reason or "stopped"
+            self.step("stop")
+
+    def recycle(self) -> None:
+        """Replace the child by a fresh one when there is work for it."""
+        if self.life.state == "ready":
+            self._reason = "recycled"
+            self.step("stop")
+
+    def retire(self) -> None:
+        """Finish what the child has, then be no more."""
+        self.retiring = self.turning = True
+        if self.life.state == "ready":
+            self.settle_down()
+        else:
+            self.stop()
+
+    def settle_down(self) -> None:
+        """Recycle an idle child that has done its share, or that is of the wrong flavour."""
+        worn = self._max_jobs is not None and self._given >= self._max_jobs
+        if (worn or self.turning) and not self.held and not self.cleaning:
+            self.recycle()
+
+    def kill(self, reason: str) -> None:
+        """Kill the child and all that it started."""
+        if self.life.state in ("starting", "ready", "stopping", "dying"):
+            self._reason = self._reason if self.life.state == "dying" else reason
+            self.step("kill")
+
+    def _ask_to_stop(self) -> None:
+        self._disarm()
+        self.send({"type": "stop"})
+        self._timer = self._loop.call_later(_STOP_ASK, self._stop_harder)
+
+    def _stop_harder(self) -> None:
+        assert self.child is not None
+        self.child.end_input()
+        self.child.terminate()
+        self._timer = self._loop.call_later(_STOP_TERM, self.kill, self._reason)
+
+    def _kill(self) -> None:
+        self._disarm()
+        if self.child is not None:
+            self.child.kill()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def dump_stack(self) -> None:
+        """Have the child write its stack to a file, even if it holds the GIL."""
+        if self.child is not None:
+            self.child.dump_stack()
+
+    def read_stack(self) -> str:
+        """Return what `dump_stack` brought, as a traceback; empty when it brought nothing."""
+        if self.child is None:
+            return ""
+        try:
+            with open(self.child.stack_path(), encoding="utf-8", errors="replace") as file:
+                return main_thread_of(file.read(256 * 1024))
+        except OSError:
+            return ""
+
+    # Hearing (what `ChildOwner` asks for)
+
+    def received(self, child: Child, lines: list[bytes], oversized: list[bytes]) -> None:
+        """Act on lines of the protocol."""
+        leases = self.leases
+        if child is not self.child or leases is None:
+            return
+        for line in lines:
+            try:
+                frame = _frames.decode(line)
+            except _frames.BadFrame as error:
+                self._bad_frame(line, str(error))
+                continue
+            if type(frame) is _frames.Result or type(frame) is _frames.Error:
+                attempt = leases.remove(frame.fence)
+                if attempt is not None:
+                    self.jobs_done += 1
+                    self.desk.answered(attempt, frame)
+            elif frame is not None:
+                self._act(leases, frame)
+        for head in oversized:
+            self._bad_frame(head, "too long")
+        self.settle_down()
+        self.pool.has_room(self)
+
+    def _act(self, leases: Leases, frame: _frames.Frame) -> None:
+        match frame:
+            case _frames.Logged():
+                attempt = None if frame.fence is None else leases.held.get(frame.fence)
+                if frame.stream == "stack":
+                    if attempt is not None:
+                        attempt.stack = with_source(frame.text)
+                    return
+                if frame.stream == "stderr" and self.child is not None:
+                    self.child.stderr.note(frame.text)
+                self.desk.logged(self, attempt, frame)
+            case _frames.Started():
+                attempt = leases.held.get(frame.fence)
+                if frame.flavour is not None:
+                    self.flavour = frame.flavour
+                if attempt is not None:
+                    if frame.flavour is not None:
+                        attempt.record.target.learn("sync" if frame.flavour == "plain" else "async")
+                    if not attempt.begun:
+                        attempt.begin()
+            case _frames.Returned():
+                leases.took_back(frame.asked)
+                for fence in frame.fences:
+                    attempt = leases.remove(fence)
+                    if attempt is not None:
+                        if frame.kind is not None:
+                            attempt.record.target.learn(frame.kind)
+                        attempt.over()
+                        self.desk.returned(attempt)
+            case _frames.Hello():
+                self._greet(frame)
+            case _frames.Ready():
+                if self._hello:
+                    self.step("ready")
+                else:
+                    self._misbehave("it said ready before hello")
+            case _frames.Extend():
+                if self.life.state == "starting":
+                    self._disarm()
+                    self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
+            case _frames.Bye():
+                if frame.reason and not self._detail:
+                    self._detail = frame.reason
+            case _frames.Pong():
+                return
+            case _:
+                attempt = leases.held.get(getattr(frame, "fence", -1))
+                if attempt is not None:
+                    self.desk.told(attempt, frame)
+
+    def _greet(self, frame: _frames.Hello) -> None:
+        assert self.child is not None
+        if frame.version != _wire.VERSION:
+            self._misbehave(f"it speaks version {frame.version} of the protocol, not {_wire.VERSION}")
+        elif frame.nonce != self.child.nonce:
+            self._misbehave("its hello is not an answer to ours")
+        else:
+            self._hello = True
+
+    def _bad_frame(self, line: bytes, problem: str) -> None:
+        self._bad_frames += 1
+        head = line[:200].decode("utf-8", "backslashreplace")
+        self.pool.log("child.sent_bad_frame", "warning", worker=self.name, generation=self.generation, head=head)
+        if self._bad_frames == _BAD_FRAMES:
+            self._misbehave(f"it wrote {_BAD_FRAMES} bad frames, the last one: {head!r} ({problem})")
+
+    def _misbehave(self, detail: str) -> None:
+        self._detail = detail
+        self.kill("protocol")
+
+    def printed(self, child: Child, lines: list[str], dropped: int) -> None:
+        """Log what came through the stderr pipe; it is the job's if only one ran."""
+        attempt = None
+        if child is self.child and self.leases is not None:
+            running = [attempt for attempt in self.leases.held.values() if attempt.begun]
+            attempt = running[0] if len(running) == 1 else None
+        for line in lines:
+            self.desk.logged(self, attempt, _frames.Logged(text=line, stream="stderr", dropped=dropped))
+            dropped = 0
+        if dropped:
+            self.desk.logged(self, attempt, _frames.Logged(text="", stream="stderr", dropped=dropped))
+
+    def died(self, child: Child, end: Exit) -> None:
+        """Settle what the child leaves behind."""
+        self._disarm()
+        assert self.leases is not None
+        was_ready = self.life.state != "starting" and self._hello
+        planned = self.life.state in ("stopping", "dying") and self._reason in ("stopped", "recycled")
+        ran, waiting = self.leases.close()
+        phase = "stopping" if planned else "starting" if not was_ready else "running" if ran else "idle"
+        certificate = DeathCertificate(
+            worker=self.name,
+            generation=self.generation,
+            pid=child.pid,
+            reason=self._reason_of(child, end),
+            exit_code=end.code,
+            signal=end.signal,
+            uptime=time.monotonic() - child.born,
+            phase=phase,
+            detail=self._detail,
+            last_progress=next((attempt.record.progress for attempt in ran if attempt.record.progress), None),
+            stderr=child.stderr.tail(),
+            survivors=child.survivors,
+        )
+        self.last_death = certificate
+        self.child = self.leases = None
+        self.flavour = None
+        self.step("died")
+        for attempt in (*ran, *waiting):
+            attempt.over()
+        # In front of the line again, in their order.
+        for attempt in reversed(waiting):
+            self.desk.returned(attempt)
+        if ran:
+            self.desk.crashed(ran, certificate, child.buried)
+        self.pool.child_died(self, certificate, was_ready=was_ready, blameless=bool(ran) or planned)
+
+    def _reason_of(self, child: Child, end: Exit) -> str:
+        if self._reason:
+            return self._reason
+        if child.closed_early or end.code == _wire.EXIT_PROTOCOL:
+            self._detail = self._detail or "it closed its side of the protocol"
+            return "protocol"
+        return "signal" if end.signal is not None else "exit"
+
+    def _bury(self) -> None:
+        """Nothing more to do: the child sees to its own burial."""
+
+    _bury_unready = _bury
+
+    def take_back(self, attempt: Attempt) -> None:
+        """Drop an attempt that was never sent."""
+        if self.leases is not None:
+            self.leases.remove(attempt.fence)
+
+    async def kill_strays(self, moment: float, keep: Collection[int], timeout: float) -> None:
+        """Kill what a job left behind in a child that lives on; the child gets no job meanwhile."""
+        child = self.child
+        try:
+            if child is not None:
+                await child.kill_started_since(moment, keep, timeout)
+        finally:
+            self.cleaning = False
+            if child is self.child:
+                self.settle_down()
+                self.pool.has_room(self)
+
+    def has_strays(self, moment: float, keep: Collection[int]) -> bool:
+        """Return whether the child has descendants that were started since a moment, on the kill set's clock."""
+        if self.child is None or self.child.killset is None:
+            return False
+        kept = set(keep)
+        return any(found.started >= moment - 0.02 and found.pid not in kept for found in self.child.killset.descendants())
+
+
+def with_source(text: str) -> str:
+    """Add the source line to each `File …` line of a stack, as tracebacks have it."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines.append(line)
+        found = _CODE_LINE.match(line)
+        if found is not None:
+            source = linecache.getline(found[1], int(found[2])).strip()
+            if source:
+                lines.append(f"    {source}")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def main_thread_of(dump: str) -> str:
+    """Return the main thread's part of a faulthandler dump in the order and form of a traceback."""
+    blocks = [block for block in dump.strip().split("\n\n") if "File " in block]
+    if not blocks:
+        return ""
+    # faulthandler writes the most recent thread last started first, and the main thread last.
+    lines = [line for line in blocks[-1].splitlines() if line.lstrip().startswith("File ")]
+    own = [line for line in lines if "/orchestrator/child/" not in line.replace("\\", "/") and '"<string>"' not in line]
+    return with_source("\n".join(reversed(own or lines)))
