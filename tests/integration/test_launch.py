@@ -143,7 +143,7 @@ def test_module(app: Path) -> None:
 
 def test_isolated(app: Path) -> None:
     # Isolated: neither the script's folder nor PYTHONPATH is on sys.path.
-    code = f"import sys; sys.path.append({str(app)!r}); import host; host.main()"
+    code = f"import sys; sys.path += {[str(app), str(LIBRARY)]!r}; import host; host.main()"
     frames, _ = run_host([sys.executable, "-I", "-c", code], environment={"PYTHONPATH": "/nowhere"})
     assert frames[-1]["value"]["isolated"] == 1
     assert str(app).encode().hex() in frames[-1]["value"]["path"]
@@ -199,7 +199,7 @@ def another_python() -> str:
 
 def test_another_python(app: Path) -> None:
     other = another_python()
-    frames, host = run_host([sys.executable, app / "run.py"], given=[other], cwd="/")
+    frames, host = run_host([sys.executable, app / "run.py"], given=[other], cwd="/", host_cwd=app)
     value = answer(frames)
     assert value["version"] != list(sys.version_info[:2])
     path = [bytes.fromhex(entry).decode() for entry in value["path"]]
