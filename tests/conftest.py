@@ -1,0 +1,68 @@
+"""Every test that starts something ends by asserting that nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from orchestrator.testing import Resources, leftovers, nothing_left
+
+TESTS = Path(__file__).parent
+WATCHED = {"integration", "contract", "acceptance"}
+
+
+def watched(node: pytest.Item) -> bool:
+    return node.path.relative_to(TESTS).parts[0] in WATCHED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_temp_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    tmp_path_factory.getbasetemp()  # stays where it is, so that what a failed test wrote can be read afterwards
+    # Another test run on this machine makes folders of the same names; those are not ours to complain of.
+    before = tempfile.tempdir
+    names = {name: os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")}
+    # Short, for sockets live in it, and their paths may have no more than 104 characters.
+    with tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(names, folder))
+        tempfile.tempdir = folder
+        yield
+        tempfile.tempdir = before
+        for name, value in names.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    # Autouse fixtures come first, so this one begins before pytest-asyncio makes its loop and ends after it is closed.
+    if watched(request.node):
+        with nothing_left():
+            yield
+    else:
+        yield
+
+
+@pytest_asyncio.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    # The loop's end would cancel what a test forgot, and the check above would see nothing of it.
+    before = Resources.now()
+    yield
+    for _ in range(3):
+        await asyncio.sleep(0)  # what was cancelled or finished in the test's last step may end
+    left = [line for line in leftovers(before, Resources.now()) if line.startswith("task ")]
+    assert not left, "\n".join(left)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and watched(item) and item.get_closest_marker("asyncio"):
+            # Before the fixtures that the test asks for, so that what they own is gone when it looks.
+            item.fixturenames.insert(item.fixturenames.index("nothing_left_behind") + 1, "no_task_left")
