@@ -129,7 +129,7 @@ class Child:
         self.temp = os.path.join(self._recipe.folder(), self.name)
         os.mkdir(self.temp, 0o700)
         marker = secrets.token_hex(8)
-        env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker)
+        env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker, command=self._recipe.command)
         env.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.temp))
         try:
             self._pipes = make_pipes()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator._link import Link
-from orchestrator._models import Event, Item, Job, Log, Outcome, Progress, StateChange
+from orchestrator._models import Event, Job, Outcome, StateChange
 from orchestrator._persist import outlast
 from orchestrator._record import SETTLED, Record
+from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed
 
-# As many unread events as a reader can have missed and still want; older logs are dropped and counted.
-RING = 1_000
 # Callbacks may be a thousand calls ahead; credits for them travel in lots.
 _CALL_LOT = 100
 
@@ -155,9 +153,7 @@ class JobHandle(Receipt):
         self.job = job
         self.key = job.key
         self.id = 0
-        self._ring: deque[Event] = deque()
-        self._dropped = 0
-        self._paid = 0  # items in the ring that need no credit: they came before anybody read
+        self._ring = Ring()
         self._reading = False
         self._observed = False
         self._news: asyncio.Event = asyncio.Event()
@@ -216,40 +212,14 @@ class JobHandle(Receipt):
         if not self._reading:
             self._reading = True
             if self.record is not None and not self.done:
-                self._tell_engine(self._start_reading, self.record)
+                self._tell_engine(self._link.engine.jobs.read, self.record)
         return Events(self)
-
-    def _start_reading(self, record: Record) -> None:
-        """From here on items wait for their reader; on the engine's loop."""
-        record.gather = False
-        gathered, record.items = record.items, []
-        for value in gathered:
-            record.listener.event(record, Item(value=value, attempt=record.attempts))
-        record.read = True
 
     # What the engine tells
 
     def event(self, record: Record, event: Event) -> None:
-        ring = self._ring
-        if type(event) is Progress and ring and type(ring[-1]) is Progress:
-            ring[-1] = event
-        else:
-            if len(ring) >= RING:
-                self._make_room()
-            ring.append(event)
-            if type(event) is Item and not record.read:
-                self._paid += 1
+        self._ring.push(event, read=record.read)
         self._news.set()
-
-    def _make_room(self) -> None:
-        for index, event in enumerate(self._ring):
-            if type(event) is Log or (type(event) is Item and self._paid):
-                del self._ring[index]
-                if type(event) is Log:
-                    self._dropped += 1 + event.dropped
-                else:
-                    self._paid -= 1
-                return
 
     def _finish(self) -> None:
         super()._finish()
@@ -261,16 +231,10 @@ class JobHandle(Receipt):
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        event = self._ring.popleft()
-        if type(event) is Item:
-            if self._paid:
-                self._paid -= 1
-            elif self.record is not None and not self.done:
-                self._tell_engine(self._link.engine.jobs.credit, self.record, 1)
-        elif type(event) is Log and self._dropped:
-            event = dataclasses.replace(event, dropped=event.dropped + self._dropped)
-            self._dropped = 0
-        elif type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
+        event, owes_credit = self._ring.pop()
+        if owes_credit and self.record is not None and not self.done:
+            self._tell_engine(self._link.engine.jobs.credit, self.record, 1)
+        if type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
             self._observed = True
         return event
 

@@ -431,6 +431,14 @@ class Jobs:
                 reason = "this supervisor has no cache"
                 attempt.worker.send({"type": "denied", "request": frame.request, "reason": reason})
 
+    def read(self, record: Record) -> None:
+        """From here on somebody reads the job's events, and its items wait for that."""
+        record.gather = False
+        gathered, record.items = record.items, []
+        for value in gathered:
+            record.listener.event(record, Item(value=value, attempt=record.attempts))
+        record.read = True
+
     def credit(self, record: Record, count: int, *, calls: bool = False) -> None:
         """Let the job send so many items (or calls of callbacks) more."""
         attempt = record.attempt

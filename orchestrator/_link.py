@@ -7,6 +7,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from orchestrator._engine import Engine
@@ -72,6 +73,11 @@ class EngineThread:
         self._finish: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._main, name=f"orchestrator {options.name}", daemon=True)
 
+    @property
+    def ident(self) -> int | None:
+        """Number of the thread, as `threading.get_ident` gives it."""
+        return self._thread.ident
+
     def start(self) -> None:
         """Start the thread; `wait_opened` waits for the engine."""
         self._thread.start()
@@ -106,14 +112,14 @@ class EngineThread:
         self._opened.set()
         await self._finish.wait()
 
-    def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> asyncio.Future[T]:
+    def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """Run a coroutine function on the engine's loop; returns a future for any thread."""
         assert self.loop is not None
 
         async def body() -> T:
             return await function(*args)
 
-        return asyncio.run_coroutine_threadsafe(body(), self.loop)  # type: ignore[return-value]
+        return asyncio.run_coroutine_threadsafe(body(), self.loop)
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function run on the engine's loop soon."""
@@ -143,7 +149,7 @@ class OtherLoop:
         self._thread.call(function, *args)
 
     async def ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        return await asyncio.wrap_future(self._thread.submit(function, *args))  # type: ignore[arg-type]
+        return await asyncio.wrap_future(self._thread.submit(function, *args))
 
     def relay(self, listener: Listener) -> Listener:
         return _Relay(listener, self._loop)

@@ -325,6 +325,23 @@ class Supervisor:
         await link.ask(link.engine.drain)
 
 
+def options_of(workers: int | None, options: Mapping[str, Any]) -> Options:
+    """Return checked options for a class with the signature of `Supervisor`.
+
+    Raises:
+        TypeError: If there is no such option.
+        ConfigurationError: If an option has a value that it cannot have.
+    """
+    unknown = [name for name in options if name not in Options.__dataclass_fields__ or name == "workers"]
+    if unknown:
+        known = ", ".join(name for name in Options.__dataclass_fields__)
+        raise TypeError(f"there is no option {unknown[0]!r}; there are {known}")
+    given = dict(options)
+    if given.get("restart") is None:
+        given.pop("restart", None)
+    return Options(workers=workers, **given)
+
+
 def _require_asyncio() -> None:
     if asyncio._get_running_loop() is None or asyncio.current_task() is None:
         library = "trio" if "trio" in sys.modules else "no event loop"

@@ -1,0 +1,61 @@
+"""Events of a job that nobody has read yet, in bounded memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+
+from orchestrator._models import Event, Item, Log, Progress
+
+# As many unread events as a reader can have missed and still want; older logs are dropped and counted.
+_SIZE = 1_000
+
+
+class Ring:
+    """Keeps the last 1,000 events: the latest progress wins, logs and items nobody reads give way, states never do."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._dropped = 0  # lines
+        self._paid = 0  # items that need no credit: they came before anybody read
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def push(self, event: Event, *, read: bool) -> None:
+        """Add an event; `read` tells whether the job waits for its items to be read."""
+        events = self._events
+        if type(event) is Progress and events and type(events[-1]) is Progress:
+            events[-1] = event
+            return
+        if len(events) >= _SIZE:
+            self._make_room()
+        events.append(event)
+        if type(event) is Item and not read:
+            self._paid += 1
+
+    def _make_room(self) -> None:
+        for index, event in enumerate(self._events):
+            if type(event) is Log:
+                del self._events[index]
+                self._dropped += 1 + event.dropped
+                return
+            if type(event) is Progress:
+                del self._events[index]
+                return
+            if type(event) is Item and self._paid:
+                del self._events[index]
+                self._paid -= 1
+                return
+
+    def pop(self) -> tuple[Event, bool]:
+        """Return the oldest event, and whether the job gets a credit for it."""
+        event = self._events.popleft()
+        if type(event) is Item:
+            if not self._paid:
+                return event, True
+            self._paid -= 1
+        elif type(event) is Log and self._dropped:
+            event = dataclasses.replace(event, dropped=event.dropped + self._dropped)
+            self._dropped = 0
+        return event, False
