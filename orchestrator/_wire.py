@@ -54,9 +54,21 @@ CHILD_TO_PARENT = (
     "bye",
 )
 
-# Exit codes with a meaning of their own (the first from the research on supervisors; 113: the parent is gone).
+# In the child's temp folder: the fence of the attempt that a plain child began last, written before it begins it, and
+# where the stack goes that SIGUSR2 asks for.
+RUNNING_FILE = "running"
+STACK_FILE = "stack"
+
+# Exit codes with a meaning of their own: stdin ended, so the parent is gone; and the protocol cannot go on.
 EXIT_PARENT_GONE = 113
 EXIT_PROTOCOL = 114
+
+# In the child's temp folder: the fence that a plain child began last, and the stack it writes on SIGUSR2.
+RUNNING_FILE = "running"
+STACK_FILE = "stack"
+
+
+_SPACE = frozenset((" ", "\t", "\r", "\n"))
 
 
 def _refuse_constant(name: str) -> object:
@@ -91,9 +103,10 @@ def _portable_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
 
 def _c_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
     """Return the codec made of CPython's C functions; raises when they are not what we know."""
-    import _json  # type: ignore[import-not-found]
+    import _json
 
-    scan = _json.make_scanner(_Context(_refuse_constant))
+    context: Any = _Context(_refuse_constant)
+    scan = _json.make_scanner(context)
     make = _json.make_encoder
     quote = _json.encode_basestring_ascii
 
@@ -102,12 +115,14 @@ def _c_codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
         return "".join(make({}, _refuse_value, quote, None, ":", ",", False, False, False)(value, 0))
 
     def decode(text: str) -> Any:
+        if text[:1] in _SPACE:  # not the scanner's business; lines of our own have none
+            text = text.lstrip(" \t\r\n")
         try:
             value, end = scan(text, 0)
         except (StopIteration, SystemError):
             # SystemError: the scanner of Python 3.11 cannot find its own error class unless `json` is imported.
             raise ValueError("not JSON") from None
-        if text[end:].strip():
+        if end < len(text) and text[end:].strip(" \t\r\n"):
             raise ValueError("more than one JSON value")
         return value
 

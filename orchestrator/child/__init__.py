@@ -5,7 +5,7 @@ Outside a child every function is a no-op or a local equivalent, so job code run
 
 from __future__ import annotations
 
-from orchestrator.child._scope import JobCancelled, current
+from orchestrator.child._scope import JobCancelled, current, local_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = (
     "resource",
     "stop_requested",
 )
-
-_local_resources: dict[str, Any] = {}
 
 
 def progress(done: float, total: float | None = None, text: str = "") -> None:
@@ -55,7 +53,7 @@ def emit(value: Any) -> None:
     """Send one item to whoever reads the job's events; waits while 16 items are unread.
 
     Raises:
-        TypeError: If JSON cannot carry the value exactly.
+        TypeError: If JSON cannot carry the value exactly, or it is larger than `max_message_bytes`.
     """
     scope = current()
     if scope is not None:
@@ -87,10 +85,11 @@ def resource(name: str, factory: Callable[[], T]) -> T:
     is an awaitable. Outside a child it is kept for the life of the process.
     """
     scope = current()
-    resources = _local_resources if scope is None else scope.resources
+    resources = local_resources if scope is None else scope.host.resources
     from orchestrator.child._resource import obtain
 
-    return obtain(resources, name, factory)
+    made: T = obtain(resources, name, factory)
+    return made
 
 
 def stop_requested() -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from orchestrator.child import _scope
-from orchestrator.child._invoke import run_async
+from orchestrator.child._invoke import error_line, run_async
 from orchestrator.child._resource import aclose_all, close_all
 
 TYPE_CHECKING = False
@@ -14,16 +13,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.child._runtime import Runtime
+    from orchestrator.child._scope import Scope
+    from orchestrator.child._target import Target
 
 
-def run(runtime: Runtime, first: list[dict[str, Any]]) -> None:
+def run(runtime: Runtime, first: dict[str, Any]) -> None:
     """Run jobs until the supervisor asks the child to stop."""
-    factory = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(_serve(runtime, first))
 
 
-async def _serve(runtime: Runtime, first: list[dict[str, Any]]) -> None:
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop that can start subprocesses, whatever policy user code has set."""
+    if sys.platform == "win32":
+        return asyncio.ProactorEventLoop()
+    return asyncio.SelectorEventLoop()
+
+
+async def _serve(runtime: Runtime, first: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     tasks: dict[int, asyncio.Task[None]] = {}
     stopped = asyncio.Event()
@@ -32,46 +39,61 @@ async def _serve(runtime: Runtime, first: list[dict[str, Any]]) -> None:
         if frame["type"] == "stop":
             stopped.set()
             return
-        scope = runtime.scopes.get(frame["fence"]) or runtime.open_scope(frame)
+        scope = runtime.scope_of(frame)
         task = loop.create_task(_job(runtime, frame, scope))
         tasks[scope.fence] = task
         task.add_done_callback(lambda _: tasks.pop(scope.fence, None))
         if scope.cancelled:
             task.cancel()
 
+    def soon(call: Any, *args: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            return  # the loop is closed: the child is leaving
+
     def deliver(frame: dict[str, Any]) -> None:
         if frame["type"] == "job":
             # On the reader thread, so that a cancel behind it in the pipe finds it.
-            runtime.open_scope(frame)
-        loop.call_soon_threadsafe(start, frame)
+            runtime.scope_of(frame)
+        soon(start, frame)
 
     def cancel(fence: int) -> None:
-        loop.call_soon_threadsafe(lambda: tasks[fence].cancel() if fence in tasks else None)
+        task = tasks.get(fence)
+        if task is not None:
+            task.cancel()
 
-    runtime.cancel_async = cancel
-    for frame in first:
-        start(frame)
+    runtime.task_of = tasks.get
+    runtime.cancel_async = lambda fence: soon(cancel, fence)
+    start(first)
     runtime.adopt(deliver)
     if runtime.stopping:
         stopped.set()
     await stopped.wait()
     while tasks:
         await asyncio.wait(list(tasks.values()))
-    await aclose_all(close_all(runtime.resources, lambda text: runtime.line("stderr", text)), _report(runtime))
+    await aclose_all(close_all(runtime.resources, runtime.report), runtime.report)
 
 
-def _report(runtime: Runtime) -> Any:
-    return lambda text: runtime.line("stderr", text)
+async def _job(runtime: Runtime, frame: dict[str, Any], scope: Scope) -> None:
+    kind = frame.get("kind")
 
+    def find(frame: dict[str, Any]) -> Target:
+        target = runtime.find(frame)
+        if kind is None and target.is_async:
+            runtime.announce(scope, "async", target.kind)
+        return target
 
-async def _job(runtime: Runtime, frame: dict[str, Any], scope: _scope.Scope) -> None:
-    runtime.send({"type": "started", "fence": scope.fence, "flavour": "async"})
+    if kind is not None:
+        runtime.announce(scope, "async", kind)
+    line: bytes | None
     try:
-        line = await run_async(frame, runtime.find_async, scope, runtime.limits)
+        line = await run_async(frame, find, scope, runtime.limits)
     except asyncio.CancelledError as error:
         # Cancelled before its first step: run_async had no chance to answer.
-        from orchestrator.child._invoke import error_line
-
-        line = error_line(scope, error, 0.0, cancelled=True)
+        line = error_line(scope, error, None)
+    if line is None:
+        runtime.hand_back(scope, runtime.find(frame).kind)  # a sync target would stop all the other jobs
+        return
     runtime.finish(scope)
     runtime.write(line)

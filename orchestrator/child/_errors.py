@@ -32,6 +32,8 @@ def _message(error: BaseException) -> str:
 def _name(kind: type) -> str:
     module = getattr(kind, "__module__", None)
     name = getattr(kind, "__qualname__", None) or str(kind)
+    if module == "__mp_main__":  # as its program knows it
+        module = "__main__"
     return str(name) if module in ("builtins", None) else f"{module}.{name}"
 
 
@@ -89,14 +91,6 @@ def record(error: BaseException, depth: int = 0) -> dict[str, Any]:
         return {"type": type(error).__name__, "message": f"(no details: {type(problem).__name__})", "traceback": ""}
 
 
-def stack(frame: Any) -> str:
-    """Return where a thread is, as text, from user code inwards."""
-    import traceback
-
-    entries = traceback.extract_stack(frame)
-    first = 0
-    for index, entry in enumerate(entries):
-        if entry.filename.startswith(_HERE) or entry.filename == "<string>":
-            first = index + 1
-    inner = entries[first:] or entries
-    return "".join(traceback.format_list(inner))
+def brief(error: BaseException) -> dict[str, Any]:
+    """Return what there is to say of an exception that was expected, without importing anything."""
+    return {"type": _name(type(error)), "message": _message(error), "traceback": ""}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from orchestrator import _wire
-from orchestrator.child import _errors
+from orchestrator.child import _errors, _fork
 from orchestrator.child._scope import JobCancelled, scope_variable
 
 TYPE_CHECKING = False
@@ -33,11 +34,15 @@ class Limits:
         self.largest = largest
 
 
+class BadArgument(TypeError):
+    """An argument does not fit the annotation of its parameter."""
+
+
 def prepare(frame: dict[str, Any], target: Target, scope: Scope) -> Call:
     """Return the function and its arguments as they are to be called."""
     if "file" in frame:
         with open(frame["file"], "rb") as file:
-            payload = _wire.decode_json(str(file.read(), "ascii"))
+            payload = _wire.decode_json(str(file.read(), "utf-8"))
         os.unlink(frame["file"])
     else:
         payload = frame
@@ -48,14 +53,7 @@ def prepare(frame: dict[str, Any], target: Target, scope: Scope) -> Call:
         _convert_all(args, kwargs, target, strict=convert != "text")
     typed = payload.get("typed")
     if typed is not None:
-        from orchestrator.child._typed import from_text
-
-        names = target.parameter_names()
-        for place, text in typed.items():
-            if place.isdigit():
-                args[int(place)] = from_text(text, target.hints[names[int(place)]])
-            else:
-                kwargs[place] = from_text(text, target.hints[place])
+        _rebuild(args, kwargs, typed, target)
     callbacks = frame.get("callbacks")
     if callbacks is not None:
         for index, (place, latest) in enumerate(callbacks):
@@ -70,6 +68,20 @@ def prepare(frame: dict[str, Any], target: Target, scope: Scope) -> Call:
     return target.function, args, kwargs
 
 
+def _rebuild(args: list[Any], kwargs: dict[str, Any], typed: dict[str, str], target: Target) -> None:
+    from orchestrator.child._typed import from_text
+
+    names = target.parameter_names()
+    for place, text in typed.items():
+        try:
+            if place.isdigit():
+                args[int(place)] = from_text(text, target.hints[names[int(place)]])
+            else:
+                kwargs[place] = from_text(text, target.hints[place])
+        except Exception as error:  # also what user code raises that validates on the way in
+            raise BadArgument(f"parameter {place}: {type(error).__name__}: {error}") from error
+
+
 def _convert_all(args: list[Any], kwargs: dict[str, Any], target: Target, *, strict: bool) -> None:
     if not target.hints:
         return
@@ -82,7 +94,7 @@ def _convert_all(args: list[Any], kwargs: dict[str, Any], target: Target, *, str
         try:
             return from_form(value, hint, strict=strict)
         except TypeError as error:
-            raise TypeError(f"parameter {name!r}: {error}") from None
+            raise BadArgument(f"parameter {name!r}: {error}") from None
 
     for index, name in enumerate(target.parameter_names()[: len(args)]):
         args[index] = converted(args[index], name)
@@ -94,42 +106,42 @@ def _stand_in(scope: Scope, index: int, latest: bool) -> Callable[..., None]:
     """Return what the job gets in place of the caller's function."""
 
     def call(*args: Any, **kwargs: Any) -> None:
-        problem = _wire.find_inexact(args, "callback.args") or _wire.find_inexact(kwargs, "callback.kwargs")
-        if problem is not None:
-            raise TypeError(": ".join(problem))
-        scope.call_back({"type": "callback", "fence": scope.fence, "index": index, "args": args, "kwargs": kwargs}, latest)
+        scope.call_back(index, args, kwargs, latest=latest)
 
     return call
 
 
-def result_line(scope: Scope, value: Any, target: Target | None, started: float, limits: Limits) -> bytes:
+def result_line(scope: Scope, value: Any, target: Target, started: float, limits: Limits) -> bytes:
     """Return the frame that says what the target returned, or why that cannot travel."""
     milliseconds = (time.perf_counter() - started) * 1e3
     name = "value"
     try:
         problem = _wire.find_inexact(value, "result")
-        if problem is not None or (type(value) is tuple and target is not None and "return" in target.hints):
+        if problem is not None or (type(value) is tuple and "return" in target.hints):
             text = _wire.encode_json(_typed_result(value, target, problem))
             name = "typed"
         else:
             text = _wire.encode_json(value)
-    except (TypeError, ValueError, RecursionError) as error:
+        if len(text) > limits.largest:
+            largest = f"{len(text)} bytes are more than max_message_bytes={limits.largest}; hand over a file instead"
+            return error_line(scope, TypeError(f"result: {largest}"), started, payload="result_too_large")
+        if limits.folder is not None and len(text) > _wire.SPILL_BYTES:
+            path = os.path.join(limits.folder, f"result-{scope.fence}")
+            with open(path, "w", encoding="ascii") as file:
+                file.write(text)
+            text, name = _wire.encode_json(path), f"{name}_file"
+        kept = _kept(scope)
+        keep = "" if kept is None else f',"keep":{_wire.encode_json(kept)}'
+        return f'{{"type":"result","fence":{scope.fence},"ms":{milliseconds:.3f},"{name}":{text}{keep}}}\n'.encode(
+            "ascii"
+        )
+    except BaseException as error:  # what is in the value may be user code; a full disk or no memory may be the reason
         return error_line(scope, error, started, payload="result")
-    head = f'{{"type":"result","fence":{scope.fence},"ms":{milliseconds:.3f}'
-    if len(text) > limits.largest:
-        largest = f"result: {len(text)} bytes are more than max_message_bytes={limits.largest}; hand over a file instead"
-        return error_line(scope, TypeError(largest), started, payload="result_too_large")
-    if limits.folder is not None and len(text) > _wire.SPILL_BYTES:
-        path = os.path.join(limits.folder, f"result-{scope.fence}")
-        with open(path, "w", encoding="ascii") as file:
-            file.write(text)
-        text, name = _wire.encode_json(path), f"{name}_file"
-    return f'{head},"{name}":{text}}}\n'.encode("ascii")
 
 
-def _typed_result(value: Any, target: Target | None, problem: tuple[str, str] | None) -> str:
-    hint = None if target is None else target.hints.get("return")
-    if hint is None or target is None:
+def _typed_result(value: Any, target: Target, problem: tuple[str, str] | None) -> str:
+    hint = target.hints.get("return")
+    if hint is None:
         where, what = problem or ("result", "")
         raise TypeError(f"{where}: {what}; annotate what the target returns, or return JSON values")
     from orchestrator.child._typed import to_text
@@ -137,27 +149,57 @@ def _typed_result(value: Any, target: Target | None, problem: tuple[str, str] | 
     return to_text(value, hint, "result")
 
 
-def error_line(
-    scope: Scope, error: BaseException, started: float, *, cancelled: bool = False, payload: str | None = None
-) -> bytes:
-    """Return the frame that says what the target raised."""
+def error_line(scope: Scope, error: BaseException, started: float | None, *, payload: str | None = None) -> bytes:
+    """Return the frame that says what the target raised, or None for `started` if it never did start."""
     frame: dict[str, Any] = {
         "type": "error",
         "fence": scope.fence,
-        "ms": round((time.perf_counter() - started) * 1e3, 3),
-        "error": _errors.record(error),
+        "ms": 0.0 if started is None else round((time.perf_counter() - started) * 1e3, 3),
     }
-    if cancelled:
+    if scope.cancelled and _is_cancel(error):
         frame["cancelled"] = True
+        # Where it was is known from the stack that a cancel can ask for; a traceback would cost 10 ms of imports.
+        frame["error"] = _errors.brief(error)
+    else:
+        frame["error"] = _errors.record(error)
+    kept = _kept(scope)
+    if kept is not None:
+        frame["keep"] = kept
+    if isinstance(error, BadArgument):
+        payload = "argument"
     if payload is not None:
         frame["payload"] = payload
-    return _wire.encode(frame)
+    try:
+        return _wire.encode(frame)
+    except MemoryError:
+        head = f'{{"type":"error","fence":{scope.fence},"error":{{"type":"MemoryError",'
+        return f'{head}"message":"and none left to say more"}}}}\n'.encode("ascii")
 
 
-def run_sync(frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], scope: Scope, limits: Limits) -> bytes:
-    """Run a sync or generator target; return the frame that answers. Only a child's death lets anything escape."""
+def _is_cancel(error: BaseException) -> bool:
+    if isinstance(error, JobCancelled):
+        return True
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+
+
+def _kept(scope: Scope) -> list[int] | None:
+    """Return which processes must stay when those are killed that a cancelled job started; None when there are none."""
+    if not scope.cancelled or not scope.host.resources.roots:
+        return None
+    from orchestrator.child._resource import living
+
+    return living(scope.host.resources)
+
+
+def run_sync(
+    frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], scope: Scope, limits: Limits
+) -> bytes | None:
+    """Run a sync or generator target; return the frame that answers, or None when the target turns out to be async.
+
+    Only a child's death lets anything escape.
+    """
     started = time.perf_counter()
-    target = None
     token = scope_variable.set(scope)
     try:
         try:
@@ -166,6 +208,8 @@ def run_sync(frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], sc
                 scope.raised = True
                 raise JobCancelled("cancelled before it started")
             target = find(frame)
+            if target.is_async:
+                return None
             function, args, kwargs = prepare(frame, target, scope)
             started = time.perf_counter()
             value = function(*args, **kwargs)
@@ -177,15 +221,16 @@ def run_sync(frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], sc
                 value = asyncio.run(_awaited(value))
         finally:
             scope.in_user_code = False
-    except JobCancelled as error:
-        # A cancel that arrives between here and the line above cannot raise again: `raised` is set.
-        scope.in_user_code = False
-        return error_line(scope, error, started, cancelled=scope.cancelled)
     except BaseException as error:
+        # A cancel may have been raised in the line above, and only there: this makes it the last one.
         scope.in_user_code = False
+        if scope.host.copied:
+            _fork.end_copy(error)
         return error_line(scope, error, started)
     finally:
         scope_variable.reset(token)
+    if scope.host.copied:
+        _fork.end_copy()
     return result_line(scope, value, target, started, limits)
 
 
@@ -207,20 +252,19 @@ async def _awaited(value: Any) -> Any:
 
 async def run_async(
     frame: dict[str, Any], find: Callable[[dict[str, Any]], Target], scope: Scope, limits: Limits
-) -> bytes:
-    """Run an async or async-generator target in the current task; return the frame that answers."""
-    import asyncio
-
+) -> bytes | None:
+    """Run an async or async-generator target in the current task; return the answer, or None when it is a sync one."""
     started = time.perf_counter()
-    target = None
     scope_variable.set(scope)
     try:
         target = find(frame)
+        if not target.is_async:
+            return None
         function, args, kwargs = prepare(frame, target, scope)
         started = time.perf_counter()
+        value = None
         if target.kind == "async_generator":
-            value = None
-            items = function(*args, **kwargs)
+            items = scope.generator = function(*args, **kwargs)
             try:
                 async for item in items:
                     await scope.emit_async(item)
@@ -228,8 +272,10 @@ async def run_async(
                 await items.aclose()
         else:
             value = await function(*args, **kwargs)
-    except asyncio.CancelledError as error:
-        return error_line(scope, error, started, cancelled=scope.cancelled)
     except BaseException as error:
+        if scope.host.copied:
+            _fork.end_copy(error)
         return error_line(scope, error, started)
+    if scope.host.copied:
+        _fork.end_copy()
     return result_line(scope, value, target, started, limits)

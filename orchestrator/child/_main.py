@@ -7,7 +7,8 @@ import os
 import sys
 
 from orchestrator import _wire
-from orchestrator.child import _scope
+from orchestrator.child import _capture, _fork, _plain
+from orchestrator.child._inbox import end_protocol
 from orchestrator.child._runtime import Runtime
 from orchestrator.child._stdio import LineWriter, claim_protocol_fds
 
@@ -20,7 +21,8 @@ def main(nonce: str) -> None:
     """Be a child; returns never."""
     incoming, outgoing = claim_protocol_fds()
     runtime = Runtime(incoming, outgoing)
-    _adapt_process(runtime, incoming, outgoing)
+    _adapt_process(runtime)
+    _fork.prepare(runtime, (incoming, outgoing))
     runtime.send(
         {
             "type": "hello",
@@ -33,77 +35,56 @@ def main(nonce: str) -> None:
     )
     runtime.start_reader()
     runtime.wait_init()
+    bye: dict[str, Any] = {"type": "bye"}
     code = 0
     try:
         _apply_init(runtime)
         runtime.send({"type": "ready"})
         _serve(runtime)
     except BaseException as error:
-        # Only preload gets here: jobs answer for their own errors.
+        # From preload, or from what user code left to be closed: jobs answer for their own errors.
         import traceback
 
         traceback.print_exc()
-        runtime.flush_lines()
-        runtime.send({"type": "bye", "reason": f"{type(error).__name__}: {error}"})
+        bye["reason"] = f"{type(error).__name__}: {error}"
         code = 1
-    else:
-        runtime.flush_lines()
-        runtime.send({"type": "bye"})
-    _leave(code)
-
-
-def _leave(code: int) -> None:
-    """Run what user code registered for exit, then go; a thread that never ends must not keep the process."""
     try:
+        # What user code registered for exit; not the end of its threads, which may never come.
         import atexit
 
         atexit._run_exitfuncs()
     finally:
+        runtime.flush_lines()
+        runtime.send(bye)
         os._exit(code)
 
 
-def _adapt_process(runtime: Runtime, incoming: int, outgoing: int) -> None:
+def _adapt_process(runtime: Runtime) -> None:
     import _signal
 
-    sys.stdout = runtime.out = LineWriter(1, lambda text: runtime.line("stdout", text))
-    sys.stderr = runtime.err = LineWriter(2, lambda text: runtime.line("stderr", text))
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    out: Any = LineWriter(1, lambda text: runtime.line("stdout", text), runtime.muted)
+    err: Any = LineWriter(2, lambda text: runtime.line("stderr", text), runtime.muted)
+    sys.stdout = sys.__stdout__ = runtime.out = out  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = runtime.err = err  # type: ignore[misc]
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
     faulthandler.enable(2)
     # A handler that does nothing but look for a cancel: SIG_IGN would be inherited and would disable interrupt_main.
     _signal.signal(_signal.SIGINT, runtime.on_signal)
     if sys.platform != "win32":
         _signal.signal(_signal.SIGUSR1, runtime.on_signal)
 
-    def in_forked_copy() -> None:
-        # A forked process is not this child: it must not speak for it or keep its pipes open.
-        for fd in (incoming, outgoing):
-            try:
-                os.close(fd)
-            except OSError:
-                continue
-        _scope.disable()
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, errors="backslashreplace")
-        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
-        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-        if sys.platform != "win32":
-            _signal.signal(_signal.SIGUSR1, _signal.SIG_DFL)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=in_forked_copy)
-
 
 def _apply_init(runtime: Runtime) -> None:
     init = runtime.init
     if init.get("version", _wire.VERSION) != _wire.VERSION:
-        os._exit(_wire.EXIT_PROTOCOL)
+        end_protocol(f"version {init['version']} of the protocol is asked for, this is {_wire.VERSION}")
     os.environ.update(init.get("secrets") or {})
     if init.get("argv"):
         sys.argv[:] = init["argv"]
-    runtime.limits.folder = init.get("temp")
     runtime.limits.largest = init.get("max_message_bytes", _wire.MAX_MESSAGE_BYTES)
-    from orchestrator.child import _capture
-
+    folder = runtime.limits.folder = init.get("temp")
+    if folder:
+        _keep_files(runtime, folder)
     _capture.install(runtime)
     for name in init.get("preload") or ():
         if ":" in name:
@@ -113,21 +94,32 @@ def _apply_init(runtime: Runtime) -> None:
             __import__(name)
 
 
+def _keep_files(runtime: Runtime, folder: str) -> None:
+    """Open what the supervisor reads when this process cannot answer any more."""
+    runtime.keep_notes(os.path.join(folder, _wire.RUNNING_FILE))
+    if sys.platform != "win32":
+        import _signal
+
+        # Written by a C handler, in whatever state the interpreter is.
+        path = os.path.join(folder, _wire.STACK_FILE)
+        stack = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        faulthandler.register(_signal.SIGUSR2, stack, all_threads=True)
+
+
 def _serve(runtime: Runtime) -> None:
     """Run sync jobs on this thread until the first async one makes this an async child, or the child is to stop."""
-    from orchestrator.child import _plain
-
     async_frame = _plain.run(runtime)
     if async_frame is not None:
         from orchestrator.child import _async
 
-        _async.run(runtime, [async_frame])
+        _async.run(runtime, async_frame)
+        return
+    if not runtime.resources.made:
         return
     from orchestrator.child._resource import aclose_all, close_all
 
-    report = runtime.report
-    later = close_all(runtime.resources, report)
+    later = close_all(runtime.resources, runtime.report)
     if later:
         import asyncio
 
-        asyncio.run(aclose_all(later, report))
+        asyncio.run(aclose_all(later, runtime.report))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+# Rounds of looking for processes that were being forked while their parents were stopped.
+_ROUNDS = 10
 
-def _children_of(pid: int) -> list[int]:
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children, as far as this system says."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -24,16 +28,19 @@ def kill_descendants() -> None:
     import _signal
 
     # Stopped first, parents before children, so that nobody starts another one while we look.
-    found: list[int] = []
-    pending = _children_of(os.getpid())
-    while pending:
-        pid = pending.pop()
-        found.append(pid)
-        try:
-            os.kill(pid, _signal.SIGSTOP)
-        except OSError:
-            continue
-        pending += _children_of(pid)
+    found: dict[int, None] = {}
+    for _ in range(_ROUNDS):
+        pending = [child for pid in (os.getpid(), *found) for child in children_of(pid) if child not in found]
+        if not pending:
+            break
+        while pending:
+            pid = pending.pop()
+            found[pid] = None
+            try:
+                os.kill(pid, _signal.SIGSTOP)
+            except OSError:
+                continue
+            pending += [child for child in children_of(pid) if child not in found]
     for pid in found:
         try:
             os.kill(pid, _signal.SIGKILL)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
+from orchestrator import _wire
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, Self
 
     from orchestrator.child._scope import Scope
 
@@ -25,31 +28,35 @@ class Permit:
         self._weight = weight
         self._request: int | None = None
 
-    def _frame(self) -> dict[str, Any]:
-        assert self._scope is not None
-        return {"type": "acquire", "fence": self._scope.fence, "name": self._name, "weight": self._weight}
+    def _ask(self, scope: Scope, answered: Callable[[dict[str, Any]], None]) -> None:
+        # Known before it is sent: a cancel may be raised by the sending, and then it is to be withdrawn.
+        self._request = scope.host.expect(answered)
+        frame = {"type": "acquire", "fence": scope.fence, "request": self._request, "name": self._name}
+        scope.host.write(_wire.encode({**frame, "weight": self._weight}))
 
     def _check(self, answer: dict[str, Any]) -> None:
         if answer["type"] != "granted":
             self._request = None
             raise RuntimeError(f"permit({self._name!r}): {answer.get('reason', 'denied')}")
 
-    def _give_back(self) -> None:
+    def _give_back(self, throttled: float | None = None) -> None:
         request, self._request = self._request, None
-        if request is not None and self._scope is not None:
-            self._scope.send({"type": "release", "fence": self._scope.fence, "request": request})
+        if request is None or self._scope is None:
+            return
+        self._scope.host.forget(request)
+        frame = {"type": "release", "fence": self._scope.fence, "request": request}
+        if throttled is not None:
+            frame["throttled"] = throttled
+        self._scope.host.write(_wire.encode(frame))
 
     def throttled(self, retry_after: float = 1.0) -> None:
         """Tell the supervisor that the other side refused for `retry_after` seconds: the limit pauses for everybody.
 
         The permit is given back by this.
         """
-        request, self._request = self._request, None
-        if request is not None and self._scope is not None:
-            frame = {"type": "release", "fence": self._scope.fence, "request": request}
-            self._scope.send({**frame, "throttled": float(retry_after)})
+        self._give_back(float(retry_after))
 
-    def __enter__(self) -> Permit:
+    def __enter__(self) -> Self:
         if self._scope is None:
             return self
         done = allocate_lock()
@@ -61,7 +68,7 @@ class Permit:
             done.release()
 
         try:
-            self._request = self._scope.ask(self._frame(), arrived)
+            self._ask(self._scope, arrived)
             done.acquire()
         except BaseException:  # cancelled while waiting: the supervisor must not keep the permit for nobody
             self._give_back()
@@ -74,7 +81,7 @@ class Permit:
     ) -> None:
         self._give_back()
 
-    async def __aenter__(self) -> Permit:
+    async def __aenter__(self) -> Self:
         if self._scope is None:
             return self
         import asyncio
@@ -86,10 +93,14 @@ class Permit:
             if not future.done():
                 future.set_result(answer)
 
+        def arrived(answer: dict[str, Any]) -> None:
+            try:
+                loop.call_soon_threadsafe(settle, answer)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
+
         try:
-            self._request = self._scope.ask(
-                self._frame(), lambda answer: (loop.call_soon_threadsafe(settle, answer), None)[1]
-            )
+            self._ask(self._scope, arrived)
             answer = await future
         except BaseException:
             self._give_back()

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.child._runtime import Runtime
+    from orchestrator.child._target import Target
+
+_ASYNC = ("async", "async_generator")
 
 
 def run(runtime: Runtime) -> dict[str, Any] | None:
@@ -21,39 +24,38 @@ def run(runtime: Runtime) -> dict[str, Any] | None:
         if found is None:
             return None
         frame, scope = found
-        if runtime.flavour is None or "kind" not in frame:
-            is_async = _is_async(runtime, frame)
-            if is_async and runtime.flavour is None:
-                runtime.flavour = "async"
-                return frame
-            if is_async:
-                # Sent by name, so the supervisor could not know: it goes back free of charge, to another child.
-                runtime.finish(scope)
-                runtime.send({"type": "returned", "asked": [scope.fence], "fences": [scope.fence], "kind": "async"})
-                continue
-            if runtime.flavour is None:
-                runtime.flavour = "plain"
-                runtime.send({"type": "started", "fence": scope.fence, "flavour": "plain"})
+        kind = frame.get("kind")
+        if runtime.flavour is None and kind in _ASYNC:
+            return frame
+        runtime.note_running(scope.fence)
+        find = runtime.find
+        if runtime.flavour is None:
+            if kind is not None:
+                runtime.announce(scope, "plain", kind)
+            else:
+
+                def find(frame: dict[str, Any], scope: Any = scope) -> Target:
+                    # Only the target itself says what kind it is; to import it is a part of the job.
+                    target = runtime.find(frame)
+                    if not target.is_async:
+                        runtime.announce(scope, "plain", target.kind)
+                    return target
+
         runtime.running = scope
         stack_file = _arm_stack_dump(frame)
-        line = run_sync(frame, runtime.find, scope, runtime.limits)
+        line = run_sync(frame, find, scope, runtime.limits)
         runtime.running = None
         if stack_file is not None:
             faulthandler.cancel_dump_traceback_later()
             os.close(stack_file)
-        # Written whole before the next job is taken: after a death, the first job without an answer is the one that ran.
+        if line is None:
+            if runtime.flavour is None:
+                return frame
+            runtime.hand_back(scope, runtime.find(frame).kind)
+            continue
+        # Written whole before the next job is taken: what has no answer after a death did not run before what has one.
         runtime.finish(scope)
         runtime.write(line)
-
-
-def _is_async(runtime: Runtime, frame: dict[str, Any]) -> bool:
-    kind = frame.get("kind")
-    if kind is not None:
-        return kind in ("async", "async_generator")
-    try:
-        return runtime.find(frame).is_async
-    except BaseException:
-        return False  # the job itself will find the same, and say so
 
 
 def _arm_stack_dump(frame: dict[str, Any]) -> int | None:

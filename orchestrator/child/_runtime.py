@@ -1,9 +1,4 @@
-"""The state of one child and its two directions: frames out under a lock, frames in by a reader thread.
-
-The reader thread owns stdin from the first instruction to the last. It answers pings, delivers cancels, takes back
-jobs that have not started, and when stdin ends (the parent is gone) it ends the child and all that the child started.
-It imports nothing: user code that hangs in an import holds the import lock.
-"""
+"""The state of one child and its two directions: what it writes, and what each frame from the supervisor does."""
 
 from __future__ import annotations
 
@@ -11,58 +6,65 @@ import os
 import sys
 import time
 from _collections import deque
-from _thread import allocate_lock, get_ident, interrupt_main, start_new_thread
+from _thread import allocate_lock, get_ident, interrupt_main
 
 from orchestrator import _wire
 from orchestrator.child import _scope, _target
+from orchestrator.child._inbox import Inbox, end_protocol
 from orchestrator.child._invoke import Limits
+from orchestrator.child._orphan import kill_descendants
 from orchestrator.child._scope import JobCancelled, Scope
+from orchestrator.child._stack import task_stack, thread_stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, ClassVar
 
     from orchestrator.child._stdio import LineWriter
 
 # Lines a child may print in a burst, and per second after it; what is above is counted and dropped.
 _LOG_BURST = 10_000
 _LOG_RATE = 5_000
+_LONGEST_TEXT = 128 * 1024
 
 
 class Runtime:
-    """One child.
+    """One child; to its scopes, the host.
 
     Attributes:
         flavour: None until the first job, then `plain` or `async`.
-        stopping: The supervisor asked the child to stop.
+        running: Of a plain child: the scope of what the main thread runs.
+        copied: This process is a forked copy of the child.
+        muted: Threads whose prints are not sent, because a structured frame has said the same.
     """
 
     def __init__(self, incoming: int, outgoing: int) -> None:
-        self._in = incoming
         self._out = outgoing
         self._lock = allocate_lock()  # guards writes: frames never mix
+        self._writer = 0  # the thread that holds it
+        self._late: deque[bytes] = deque()
         self._main = get_ident()
         self._masked = 0
-        self._inbox_lock = allocate_lock()
-        self._jobs: deque[dict[str, Any]] = deque()
-        self._gate = allocate_lock()
-        self._gate.acquire()
-        self._waiting = False
+        self._inbox = Inbox(incoming, self._act, self._begin, self.parent_gone)
         self._asks: dict[int, Callable[[dict[str, Any]], None]] = {}
-        self._next_ask = 0
+        self._last_ask = 0
+        self._ask_lock = allocate_lock()
         self._targets: dict[str, _target.Target] = {}
+        self._note: int | None = None
         self.scopes: dict[int, Scope] = {}
-        self.resources: dict[str, Any] = {}
+        self.resources = _scope.local_resources
         self.flavour: str | None = None
-        self.stopping = False
         self.init: dict[str, Any] = {}
         self.limits = Limits(None, _wire.MAX_MESSAGE_BYTES)
-        self.running: Scope | None = None  # of a plain child: what the main thread runs
-        self.deliver: Callable[[dict[str, Any]], None] | None = None  # of an async child: hands a job to its loop
+        self.running: Scope | None = None
+        # Of an async child: end the job's task; and the task, with the generator that it iterates.
         self.cancel_async: Callable[[int], None] | None = None
+        self.task_of: Callable[[int], Any] | None = None
         self.out: LineWriter | None = None
         self.err: LineWriter | None = None
+        self.copied = False
+        self.muted: set[int] = set()
         self._log_tokens = float(_LOG_BURST)
         self._log_time = time.monotonic()
         self._log_dropped = 0
@@ -75,27 +77,51 @@ class Runtime:
 
     def write(self, data: bytes) -> None:
         """Write whole lines; ends the child when nobody can read them any more."""
-        main = get_ident() == self._main
+        if self.copied:
+            return
+        me = get_ident()
+        if self._writer == me:
+            # A finaliser or a signal handler prints while this very thread writes a frame: after that frame.
+            self._late.append(data)
+            return
+        main = me == self._main
         if main:
             self._masked += 1
         try:
             with self._lock:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(self._out, rest) :]
+                self._writer = me
+                try:
+                    self._write_all(data)
+                    while self._late:
+                        self._write_all(self._late.popleft())
+                finally:
+                    self._writer = 0
         except BrokenPipeError:
-            self._parent_gone()
-        except OSError:
+            self.parent_gone()
+        except OSError as error:
             # User code closed a file descriptor that is not its own: without it nothing can be said any more.
-            os._exit(_wire.EXIT_PROTOCOL)
+            end_protocol(f"cannot write frames: {error}")
         finally:
             if main:
                 self._masked -= 1
-        if main and not self._masked and self.running is not None:
+        if main and not self._masked:
             self.raise_if_cancelled()
+
+    def _write_all(self, data: bytes) -> None:
+        written = os.write(self._out, data)
+        if written < len(data):
+            rest = memoryview(data)[written:]
+            while rest:
+                rest = rest[os.write(self._out, rest) :]
 
     def log(self, frame: dict[str, Any]) -> None:
         """Send a log frame unless there are too many."""
+        text = frame["text"]
+        if len(text) > _LONGEST_TEXT:
+            frame["text"] = f"{text[:_LONGEST_TEXT]}… ({len(text) - _LONGEST_TEXT} characters more)"
+        if self.copied:
+            os.write(2, f"{frame['text']}\n".encode("utf-8", "backslashreplace"))
+            return
         now = time.monotonic()
         self._log_tokens = min(_LOG_BURST, self._log_tokens + (now - self._log_time) * _LOG_RATE)
         self._log_time = now
@@ -112,14 +138,24 @@ class Runtime:
         scope = _scope.current()
         self.log({"type": "log", "fence": None if scope is None else scope.fence, "stream": stream, "text": text})
 
-    def ask(self, frame: dict[str, Any], answered: Callable[[dict[str, Any]], None]) -> int:
-        """Send a request; `answered` gets the frame that answers it. Returns the request's number."""
-        with self._inbox_lock:
-            self._next_ask += 1
-            number = self._next_ask
-            self._asks[number] = answered
-        self.send({**frame, "request": number})
-        return number
+    def flush_lines(self) -> None:
+        """Send unfinished lines of stdout and stderr, and how many lines were dropped."""
+        for stream in (self.out, self.err):
+            if stream is not None:
+                stream.flush_partial()
+        if self._log_dropped:
+            dropped, self._log_dropped = self._log_dropped, 0
+            scope = _scope.current()
+            fence = None if scope is None else scope.fence
+            self.send({"type": "log", "fence": fence, "stream": "stderr", "text": "", "dropped": dropped})
+
+    def report(self, text: str) -> None:
+        self.line("stderr", text)
+
+    def parent_gone(self) -> None:
+        """Kill what this child started, then end; does not return."""
+        kill_descendants()
+        os._exit(_wire.EXIT_PARENT_GONE)
 
     # Cancelling sync jobs
 
@@ -129,8 +165,11 @@ class Runtime:
             self.raise_if_cancelled()
 
     def raise_if_cancelled(self) -> None:
+        """Raise JobCancelled, once, if this is the main thread of a plain child whose job is to end."""
         scope = self.running
-        if scope is not None and scope.cancelled and scope.in_user_code and not scope.raised:
+        if scope is None or not scope.cancelled or scope.raised or not scope.in_user_code:
+            return
+        if get_ident() == self._main and not self.copied:
             scope.raised = True
             raise JobCancelled("the supervisor asked this job to end")
 
@@ -145,88 +184,63 @@ class Runtime:
     # In
 
     def start_reader(self) -> None:
-        start_new_thread(self._read, ())
+        self._inbox.start()
 
-    def _read(self) -> None:
-        lines = _wire.Lines(2 * _wire.MAX_MESSAGE_BYTES)
-        while True:
-            try:
-                data = os.read(self._in, 262_144)
-            except OSError:
-                os._exit(_wire.EXIT_PROTOCOL)
-            if not data:
-                self._parent_gone()
-            for line in lines.feed(data)[0]:
-                try:
-                    frame = _wire.decode(line)
-                except ValueError:
-                    os._exit(_wire.EXIT_PROTOCOL)  # our own parent never sends such a line
-                handler = self._HANDLERS.get(frame["type"])
-                if handler is not None:
-                    handler(self, frame)
+    @property
+    def stopping(self) -> bool:
+        """The supervisor asked the child to stop."""
+        return self._inbox.stopping
 
-    def _parent_gone(self) -> None:
-        from orchestrator.child._orphan import kill_descendants
-
-        kill_descendants()
-        os._exit(_wire.EXIT_PARENT_GONE)
+    def _act(self, frame: dict[str, Any]) -> None:
+        act = self._ACTIONS.get(frame["type"])
+        if act is not None:  # else it is of a later version
+            act(self, frame)
 
     def _on_init(self, frame: dict[str, Any]) -> None:
         self.init = frame
-        self._open_gate()
+        self._inbox.wake()
 
     def _on_job(self, frame: dict[str, Any]) -> None:
-        if self.deliver is not None:
-            self.deliver(frame)
-            return
-        with self._inbox_lock:
-            self._jobs.append(frame)
-            waiting, self._waiting = self._waiting, False
-        if waiting:
-            self._gate.release()
+        self._inbox.put(frame)
 
     def _on_cancel(self, frame: dict[str, Any]) -> None:
-        scope = self.scopes.get(frame["fence"])
-        if scope is None:
-            self._take_back([frame["fence"]])
-            return
-        scope.cancelled = True
+        fence = frame["fence"]
+        with self._inbox.lock:
+            scope = self.scopes.get(fence)
+            if scope is None:
+                self._return([fence])
+                return
+        if frame.get("stack"):
+            self._send_stack(scope)
+        scope.cancel()
         if self.cancel_async is not None:
-            self.cancel_async(scope.fence)
+            self.cancel_async(fence)
         elif scope is self.running:
-            if frame.get("stack"):
-                self._send_stack(scope)
             self._interrupt_main()
 
     def _send_stack(self, scope: Scope) -> None:
-        """Say where the main thread is; no source lines, for those need imports."""
-        frame = sys._current_frames().get(self._main)
-        lines: list[str] = []
-        while frame is not None and len(lines) < 200:
-            code = frame.f_code
-            lines.append(f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}\n')
-            frame = frame.f_back
-        text = "".join(reversed(lines))
+        if self.task_of is not None:
+            task = self.task_of(scope.fence)
+            text = "" if task is None else task_stack(task, self._main, scope.generator)
+        elif scope is self.running:
+            text = thread_stack(self._main)
+        else:
+            return
         self.send({"type": "log", "fence": scope.fence, "stream": "stack", "text": text})
 
     def _on_recall(self, frame: dict[str, Any]) -> None:
-        self._take_back(frame["fences"])
+        with self._inbox.lock:
+            self._return(frame["fences"])
 
-    def _take_back(self, fences: list[int]) -> None:
-        """Return jobs that have not started; under the lock with which the main thread takes its next one."""
-        wanted = set(fences)
-        with self._inbox_lock:
-            back = [job["fence"] for job in self._jobs if job["fence"] in wanted]
-            if back:
-                kept = [job for job in self._jobs if job["fence"] not in wanted]
-                self._jobs.clear()
-                self._jobs.extend(kept)
-        self.send({"type": "returned", "asked": fences, "fences": back})
+    def _return(self, fences: list[int]) -> None:
+        # Sent under the lock with which the main thread takes its next job: else that could finish a later one before
+        # the supervisor hears of these, and would be charged for them if it died.
+        self.send({"type": "returned", "asked": fences, "fences": self._inbox.take_back(fences)})
 
     def _on_credit(self, frame: dict[str, Any]) -> None:
         scope = self.scopes.get(frame["fence"])
         if scope is not None:
-            (scope.call_credits if frame.get("calls") else scope.credits).add(frame["n"])
+            scope.credits(calls=bool(frame.get("calls"))).add(frame["n"])
 
     def _on_answer(self, frame: dict[str, Any]) -> None:
         answered = self._asks.pop(frame["request"], None)
@@ -237,19 +251,11 @@ class Runtime:
         self.send({"type": "pong", "seq": frame.get("seq")})
 
     def _on_stop(self, frame: dict[str, Any]) -> None:
-        self.stopping = True
-        if self.deliver is not None:
-            self.deliver(frame)
-        else:
-            self._open_gate()
+        self._inbox.stop()
+        if self.cancel_async is not None:
+            self._inbox.put(frame)  # for the loop
 
-    def _open_gate(self) -> None:
-        with self._inbox_lock:
-            waiting, self._waiting = self._waiting, False
-        if waiting:
-            self._gate.release()
-
-    _HANDLERS = {
+    _ACTIONS: ClassVar[dict[str, Callable[[Runtime, dict[str, Any]], None]]] = {
         "init": _on_init,
         "job": _on_job,
         "cancel": _on_cancel,
@@ -261,67 +267,72 @@ class Runtime:
         "stop": _on_stop,
     }
 
-    # For the main thread
+    def expect(self, answered: Callable[[dict[str, Any]], None]) -> int:
+        """Return a number for a request; `answered` gets the frame that answers it, on the reader thread."""
+        with self._ask_lock:
+            self._last_ask += 1
+            self._asks[self._last_ask] = answered
+            return self._last_ask
 
-    def next_job(self) -> tuple[dict[str, Any], Scope] | None:
-        """Wait for the next job of a plain child; None when the child is to stop."""
-        while True:
-            with self._inbox_lock:
-                if self._jobs and self.init:
-                    frame = self._jobs.popleft()
-                    # Registered under the lock: from here on a recall finds it started and a cancel finds its scope.
-                    return frame, self.open_scope(frame)
-                if self.stopping:
-                    return None
-                self._waiting = True
-            self._gate.acquire()
+    def forget(self, request: int) -> None:
+        """Wait no more for an answer."""
+        self._asks.pop(request, None)
+
+    # For the main thread
 
     def wait_init(self) -> None:
         """Wait for the init frame."""
-        while True:
-            with self._inbox_lock:
-                if self.init or self.stopping:
-                    return
-                self._waiting = True
-            self._gate.acquire()
+        self._inbox.wait_until(lambda: bool(self.init))
 
-    def open_scope(self, frame: dict[str, Any]) -> Scope:
-        scope = Scope(frame["fence"], self.send, self.resources, lambda: self.stopping, self.ask)
+    def next_job(self) -> tuple[dict[str, Any], Scope] | None:
+        """Wait for the next job of a plain child; None when the child is to stop."""
+        return self._inbox.take()
+
+    def adopt(self, deliver: Callable[[dict[str, Any]], None]) -> None:
+        """Hand jobs, and the stop, to an event loop from now on."""
+        self._inbox.adopt(deliver)
+
+    def keep_notes(self, path: str) -> None:
+        """Have `note_running` write to this file."""
+        self._note = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+
+    def note_running(self, fence: int) -> None:
+        """Note which job begins, where it can be read after any death: the jobs behind it never started."""
+        if self._note is None:
+            return
+        if sys.platform == "win32":
+            os.lseek(self._note, 0, os.SEEK_SET)
+            os.write(self._note, b"%d\n" % fence)
+        else:
+            # In one call, so never half written; fences grow, so an older one never sticks out behind.
+            os.pwrite(self._note, b"%d\n" % fence, 0)
+
+    def _begin(self, frame: dict[str, Any]) -> Scope:
+        scope = Scope(frame["fence"], self)
         self.scopes[scope.fence] = scope
         _scope.enter(scope)
         return scope
 
-    def close_scope(self, scope: Scope) -> None:
-        _scope.leave(scope)
-        self.scopes.pop(scope.fence, None)
+    def scope_of(self, frame: dict[str, Any]) -> Scope:
+        """Return the scope of a job, opening it if the job has none yet."""
+        return self.scopes.get(frame["fence"]) or self._begin(frame)
+
+    def announce(self, scope: Scope, flavour: str, kind: str) -> None:
+        """Say that a job starts, and what this child is from now on."""
+        self.flavour = flavour
+        self.send({"type": "started", "fence": scope.fence, "flavour": flavour, "kind": kind})
+
+    def hand_back(self, scope: Scope, kind: str) -> None:
+        """Return a job that was sent by name, so that nobody could know what kind it is: it is for another child."""
+        self.finish(scope)
+        self.send({"type": "returned", "asked": [scope.fence], "fences": [scope.fence], "kind": kind})
 
     def finish(self, scope: Scope) -> None:
         """Say what the attempt still has to say; only its outcome may follow."""
         self.flush_lines()
         scope.finish()
-        self.close_scope(scope)
-
-    def flush_lines(self) -> None:
-        """Send unfinished lines of stdout and stderr."""
-        for stream in (self.out, self.err):
-            if stream is not None:
-                stream.flush_partial()
-
-    def report(self, text: str) -> None:
-        self.line("stderr", text)
-
-    def adopt(self, deliver: Callable[[dict[str, Any]], None]) -> None:
-        """Hand jobs to an event loop from now on, those that came meanwhile first."""
-        with self._inbox_lock:
-            self.deliver = deliver
-            jobs = list(self._jobs)
-            self._jobs.clear()
-        for frame in jobs:
-            deliver(frame)
-
-    def find_async(self, frame: dict[str, Any]) -> _target.Target:
-        """Like `find`, for an async child, which cannot run sync targets: they would stop all its other jobs."""
-        return self.find(frame)
+        _scope.leave(scope)
+        self.scopes.pop(scope.fence, None)
 
     def find(self, frame: dict[str, Any]) -> _target.Target:
         """Return a job's target, importing its module at first use."""
@@ -329,6 +340,6 @@ class Runtime:
         target = self._targets.get(reference)
         if target is None:
             if reference.startswith(f"{_target.MAIN}:"):
-                _target.load_main(self.init["main"])
+                _target.load_main(self.init.get("main") or {})
             target = self._targets[reference] = _target.find(reference)
         return target

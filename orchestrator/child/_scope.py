@@ -12,7 +12,32 @@ from orchestrator import _wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
+
+    from orchestrator.child._invoke import Limits
+
+    class Host(Protocol):
+        """What a scope needs of the child it is in (or of whatever runs the job instead).
+
+        Attributes:
+            resources: What is kept between jobs.
+            limits: `limits.largest` bounds a frame in bytes.
+            copied: This process is a forked copy, which does not answer for the job.
+            stopping: The whole child is to stop.
+        """
+
+        resources: Resources
+        limits: Limits
+        copied: bool
+
+        @property
+        def stopping(self) -> bool: ...
+        def write(self, data: bytes) -> None: ...
+        def log(self, frame: dict[str, Any]) -> None: ...
+        def expect(self, answered: Callable[[dict[str, Any]], None]) -> int: ...
+        def forget(self, request: int) -> None: ...
+        def raise_if_cancelled(self) -> None: ...
+
 
 # Progress is for people and health checks; more often than this nobody can tell the difference.
 _PROGRESS_EVERY = 0.05
@@ -20,10 +45,24 @@ _PROGRESS_EVERY = 0.05
 CREDITS = 16
 # Calls of callbacks are small, and nobody may be waiting yet: enough that only a runaway job ever waits.
 _CALL_CREDITS = 1000
+_LONGEST_PROGRESS = 4096
 
 
 class JobCancelled(BaseException):
-    """Raised inside a sync job that was cancelled or timed out; not an Exception, so `except Exception` lets it pass."""
+    """Raised inside a sync job that was cancelled or timed out; `except Exception` lets it pass."""
+
+
+class Resources:
+    """What is kept between jobs.
+
+    Attributes:
+        made: The resources by name, in the order in which they were made.
+        roots: Processes that their factories started, as (pid, start time).
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[str, Any] = {}
+        self.roots: set[tuple[int, bytes]] = set()
 
 
 class Credits:
@@ -31,6 +70,7 @@ class Credits:
 
     def __init__(self, start: int) -> None:
         self._free = start
+        self._closed = False
         self._lock = allocate_lock()
         self._gate = allocate_lock()
         self._gate.acquire()
@@ -45,27 +85,42 @@ class Credits:
                 return True
             return False
 
-    def take(self) -> None:
-        """Use one, waiting for it if need be."""
+    def take(self) -> bool:
+        """Use one, waiting for it if need be; False when there will be none."""
+        woken = 0
         while True:
             with self._lock:
+                self._waiting -= woken
                 if self._free > 0:
                     self._free -= 1
-                    return
+                    if self._free > 0:
+                        self._wake()
+                    return True
+                if self._closed:
+                    self._wake()
+                    return False
                 self._waiting += 1
             self._gate.acquire()
+            woken = 1
 
     def add(self, count: int) -> None:
         """Give back `count`."""
         with self._lock:
             self._free += count
-            waiting, self._waiting = self._waiting, 0
-        for _ in range(waiting):
-            # A waiter that was cancelled in `acquire` leaves the gate open once: the next one looks and waits again.
-            if self._gate.locked():
-                self._gate.release()
+            self._wake()
         if self.notify is not None:
             self.notify()
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        with self._lock:
+            self._closed = True
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let one who waits look; it wakes the next. One that was cancelled while it waited stays counted: no harm."""
+        if self._waiting and self._gate.locked():
+            self._gate.release()
 
 
 class Scope:
@@ -73,115 +128,172 @@ class Scope:
 
     Args:
         fence: The attempt's number on the wire.
-        send: Sends a frame.
-        resources: The child's resources by name.
-        stopping: Tells whether the whole child is stopping.
+        host: Where it runs.
+
+    Attributes:
+        cancelled: The supervisor asked this attempt to end.
+        raised: JobCancelled was raised in it; once is enough.
+        in_user_code: It may be raised now.
+        generator: The async generator that the attempt iterates.
     """
 
-    def __init__(
-        self,
-        fence: int,
-        send: Callable[[dict[str, Any]], None],
-        resources: dict[str, Any],
-        stopping: Callable[[], bool],
-        ask: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], int],
-    ) -> None:
+    def __init__(self, fence: int, host: Host) -> None:
         self.fence = fence
-        self.send = send
-        self.resources = resources
-        self.ask = ask
-        self._stopping = stopping
-        self.cancelled = False  # the supervisor asked this attempt to end
-        self.raised = False  # JobCancelled was raised once; once is enough
+        self.host = host
+        self.cancelled = False
+        self.raised = False
         self.in_user_code = False
-        self.credits = Credits(CREDITS)
-        self.call_credits = Credits(_CALL_CREDITS)
+        self.generator: Any = None
+        self._credits: dict[bool, Credits] = {}
         self._lock = allocate_lock()
-        self._progress_sent = -1.0
-        self._pending: dict[str, Any] | None = None
+        # Of what is sent at most so often, by what it is: when it last was, and the latest that waits.
+        self._sent: dict[object, float] = {}
+        self._pending: dict[object, bytes] = {}
         self._flusher = False
         self._over = False
 
     def stop_requested(self) -> bool:
-        return self.cancelled or self._stopping()
+        return self.cancelled or self.host.stopping
+
+    def cancel(self) -> None:
+        """Note that the supervisor asked it to end, and end its waits."""
+        self.cancelled = True
+        self._close_credits()
+
+    def _close_credits(self) -> None:
+        for found in tuple(self._credits.values()):
+            found.close()
+
+    def credits(self, *, calls: bool) -> Credits:
+        """Return what bounds the items of the attempt, or the calls of its caller's functions."""
+        found = self._credits.get(calls)
+        if found is None:
+            found = self._credits.setdefault(calls, Credits(_CALL_CREDITS if calls else CREDITS))
+            if self.cancelled or self._over:
+                found.close()
+        return found
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         for name, number in (("done", done), ("total", total)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+            if number is not None and (isinstance(number, bool | str) or not hasattr(number, "__float__")):
                 raise TypeError(f"progress({name}=…) takes a number, not {type(number).__name__}")
-        frame = {"type": "progress", "fence": self.fence, "done": _plain(done), "total": _plain(total), "text": text}
+        frame = {"type": "progress", "fence": self.fence, "done": _plain(done) or 0, "total": _plain(total)}
+        frame["text"] = text[:_LONGEST_PROGRESS]
+        self._send_latest("progress", _wire.encode(frame))
+
+    def _send_latest(self, what: object, line: bytes) -> None:
+        """Send a frame now, or when it is time, unless a later one of the same kind comes before that."""
         now = time.monotonic()
         with self._lock:
-            if now - self._progress_sent < _PROGRESS_EVERY:
-                self._pending = frame
+            if self._over:
+                return
+            if now - self._sent.get(what, -1.0) < _PROGRESS_EVERY:
+                self._pending[what] = line
                 if not self._flusher:
                     self._flusher = True
                     start_new_thread(self._flush_later, ())
                 return
-            self._progress_sent = now
-            self._pending = None
-        self.send(frame)
+            self._sent[what] = now
+            self._pending.pop(what, None)
+        self.host.write(line)
 
     def _flush_later(self) -> None:
         time.sleep(_PROGRESS_EVERY)
         with self._lock:
             self._flusher = False
-            frame, self._pending = self._pending, None
             # Sent under the lock: a progress that overtook its job's outcome would carry a fence that is over.
-            if frame is not None and not self._over:
-                self._progress_sent = time.monotonic()
-                self.send(frame)
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending and not self._over:
+            now = time.monotonic()
+            for what in self._pending:
+                self._sent[what] = now
+            lines = b"".join(self._pending.values())
+            self._pending.clear()
+            self.host.write(lines)
 
     def finish(self) -> None:
         """Send what is pending; afterwards the attempt says nothing more but its outcome."""
         with self._lock:
+            self._flush()
             self._over = True
-            frame, self._pending = self._pending, None
-        if frame is not None:
-            self.send(frame)
+        self._close_credits()
 
     def log(self, text: str, level: str, fields: dict[str, Any]) -> None:
         plain = {key: value if _wire.find_inexact(value, key) is None else repr(value) for key, value in fields.items()}
-        self.send(
-            {"type": "log", "fence": self.fence, "stream": "log", "level": level, "text": text, "fields": plain}
-        )
+        frame = {"type": "log", "fence": self.fence, "stream": "log", "level": level, "text": text, "fields": plain}
+        if plain:
+            self._line(frame, "log")
+        self.host.log(frame)
 
-    def emit(self, value: Any) -> None:
+    def _line(self, frame: dict[str, Any], path: str) -> bytes:
+        line = _wire.encode(frame)
+        if len(line) > self.host.limits.largest:
+            raise TypeError(f"{path}: {len(line)} bytes are more than max_message_bytes={self.host.limits.largest}")
+        return line
+
+    def _item(self, value: Any) -> bytes:
         problem = _wire.find_inexact(value, "item")
         if problem is not None:
             raise TypeError(": ".join(problem))
-        self.credits.take()
-        self.send({"type": "item", "fence": self.fence, "value": value})
+        return self._line({"type": "item", "fence": self.fence, "value": value}, "item")
+
+    def _take(self, *, calls: bool) -> None:
+        if not self.credits(calls=calls).take():
+            self.host.raise_if_cancelled()  # as from a signal, so that it is raised once in the main thread
+            raise JobCancelled("the job is over, or is to end")
+
+    def emit(self, value: Any) -> None:
+        line = self._item(value)
+        self._take(calls=False)
+        self.host.write(line)
 
     async def emit_async(self, value: Any) -> None:
         """Send an item without blocking the loop while the reader is behind."""
-        problem = _wire.find_inexact(value, "item")
-        if problem is not None:
-            raise TypeError(": ".join(problem))
-        if not self.credits.try_take():
+        line = self._item(value)
+        credits = self.credits(calls=False)
+        if not credits.try_take():
             import asyncio
 
             more = asyncio.Event()
             loop = asyncio.get_running_loop()
-            self.credits.notify = lambda: (loop.call_soon_threadsafe(more.set), None)[1]
-            # Looked at again after `notify` is in place: a credit that came just before must not be missed.
-            while not self.credits.try_take():
-                await more.wait()
-                more.clear()
-            self.credits.notify = None
-        self.send({"type": "item", "fence": self.fence, "value": value})
 
-    def call_back(self, frame: dict[str, Any], latest: bool) -> None:
-        """Send one call of the caller's function; only those that may not be dropped are bounded."""
-        if not latest:
-            self.call_credits.take()
-        self.send(frame)
+            def notify() -> None:
+                try:
+                    loop.call_soon_threadsafe(more.set)
+                except RuntimeError:
+                    return  # the loop is closed: nobody waits any more
+
+            credits.notify = notify
+            # Looked at again after `notify` is in place: a credit that came just before must not be missed.
+            try:
+                while not credits.try_take():
+                    await more.wait()
+                    more.clear()
+            finally:
+                credits.notify = None
+        self.host.write(line)
+
+    def call_back(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], *, latest: bool) -> None:
+        """Send one call of the caller's function number `index`; only those that may not be dropped are bounded."""
+        problem = _wire.find_inexact(args, "callback.args") or _wire.find_inexact(kwargs, "callback.kwargs")
+        if problem is not None:
+            raise TypeError(": ".join(problem))
+        frame = {"type": "callback", "fence": self.fence, "index": index, "args": args, "kwargs": kwargs}
+        line = self._line(frame, "callback")
+        if latest:
+            self._send_latest(index, line)
+        else:
+            self._take(calls=True)
+            self.host.write(line)
 
     def artifact(self, path: Any, name: str | None) -> None:
         full = os.path.abspath(os.fspath(path))
         if not os.path.isfile(full):
             raise FileNotFoundError(f"artifact({path!r}): there is no such file")
-        self.send({"type": "artifact", "fence": self.fence, "path": full, "name": name or os.path.basename(full)})
+        frame = {"type": "artifact", "fence": self.fence, "path": full, "name": name or os.path.basename(full)}
+        self.host.write(_wire.encode(frame))
 
 
 def _plain(number: Any) -> Any:
@@ -195,10 +307,16 @@ def _plain(number: Any) -> Any:
 scope_variable: ContextVar[Scope | None] = ContextVar("orchestrator_job", default=None)
 # Threads that a job starts do not inherit its context: with a single job running, what they say is its.
 _running: dict[int, Scope] = {}
+_disabled = False
+
+# Those of this process; outside a child they are kept for its life.
+local_resources = Resources()
 
 
 def current() -> Scope | None:
     """Return the running job's scope, or None outside a job."""
+    if _disabled:
+        return None
     scope = scope_variable.get()
     if scope is None and len(_running) == 1:
         for scope in _running.copy().values():
@@ -218,5 +336,5 @@ def leave(scope: Scope) -> None:
 
 def disable() -> None:
     """Make the functions for job code inert, as a forked copy of a child must."""
-    _running.clear()
-    scope_variable.set(None)
+    global _disabled
+    _disabled = True

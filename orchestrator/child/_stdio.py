@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from _thread import RLock
+from _thread import RLock, get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,17 +37,26 @@ class _Bytes(io.RawIOBase):
 
     def __init__(self, text: LineWriter) -> None:
         self._text = text
+        self._decode: Callable[[bytes], str] | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
+        if self._decode is None:
+            import codecs
+
+            # Incremental: a buffered writer cuts characters in two.
+            self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
         raw = bytes(data)
-        self._text.write(raw.decode("utf-8", "backslashreplace"))
+        self._text.write(self._decode(raw))
         return len(raw)
 
     def fileno(self) -> int:
         return self._text.fileno()
+
+    def close(self) -> None:
+        """Stay open: a wrapper that is collected closes what it wraps, and the child prints on."""
 
 
 class LineWriter(io.TextIOBase):
@@ -56,11 +65,15 @@ class LineWriter(io.TextIOBase):
     Args:
         fd: What `fileno()` answers, for code that passes the stream to a subprocess.
         emit: Called with each line, without its end.
+        muted: Threads whose text is dropped at the moment.
     """
 
-    def __init__(self, fd: int, emit: Callable[[str], None]) -> None:
+    def __init__(self, fd: int, emit: Callable[[str], None], muted: set[int]) -> None:
+        self.name = "<stdout>" if fd == 1 else "<stderr>"
+        self.mode = "w"
         self._fd = fd
         self._emit = emit
+        self._muted = muted
         self._held = ""
         self._lock = RLock()
         self._bytes = _Bytes(self)
@@ -89,35 +102,53 @@ class LineWriter(io.TextIOBase):
     def reconfigure(self, **_: Any) -> None:
         """Accept what programs ask of a real text stream; lines are UTF-8 and never translated."""
 
+    def close(self) -> None:
+        """Stay open: whoever closes the child's output does not mean the child's voice."""
+
+    def renew(self) -> None:
+        """Begin anew in a forked copy: the unfinished line is its parent's, as is a lock that another thread held."""
+        self._held = ""
+        self._lock = RLock()
+
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self._muted and get_ident() in self._muted:
+            return len(text)
         with self._lock:
             if "\n" not in text:
                 self._held += text
                 if len(self._held) > _LONGEST_LINE:
-                    self._release([self._held])
-                    self._held = ""
+                    held, self._held = _shown(self._held), ""
+                    if len(held) > _LONGEST_LINE:
+                        self._emit(held)
+                    else:
+                        self._held = held
                 return len(text)
             lines = (self._held + text).split("\n")
             self._held = lines.pop()
-            self._release(lines)
+            for line in lines:
+                self._emit(_cut(_shown(line)))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
         for line in lines:
             self.write(line)
 
-    def _release(self, lines: list[str]) -> None:
-        for line in lines:
-            text = line.rstrip("\r")
-            if len(text) > _LONGEST_LINE:
-                text = f"{text[:_LONGEST_LINE]}… ({len(text) - _LONGEST_LINE} characters more)"
-            self._emit(text)
-
     def flush_partial(self) -> None:
         """Hand over an unfinished line, as at the end of a job: it belongs to that job."""
         with self._lock:
             if self._held:
                 held, self._held = self._held, ""
-                self._release([held])
+                self._emit(_cut(_shown(held)))
+
+
+def _shown(line: str) -> str:
+    """Return what a terminal would show of a line: a carriage return starts it over, as progress bars do."""
+    return line.rstrip("\r").rpartition("\r")[2] if "\r" in line else line
+
+
+def _cut(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[:_LONGEST_LINE]}… ({len(line) - _LONGEST_LINE} characters more)"

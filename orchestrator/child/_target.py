@@ -67,7 +67,7 @@ def kind_of(function: Callable[..., Any]) -> str:
         function = function.func
     code = getattr(function, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004 - not whether: which
     flags = 0 if code is None else code.co_flags
     if flags & _ASYNC_GENERATOR:
         return "async_generator"
@@ -108,6 +108,8 @@ def load_main(main: dict[str, Any]) -> None:
     global loading_main
     if MAIN in sys.modules:
         return
+    if not main:
+        raise ImportError("the program that started this child has no main script that could be loaded here")
     import types
 
     module = types.ModuleType(MAIN)

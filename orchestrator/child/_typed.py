@@ -54,7 +54,8 @@ def to_text(value: Any, hint: Any, path: str) -> str:
         raise TypeError(f"{path}: {type(value).__name__} does not fit the annotation {_show(hint)}: {error}") from None
     if type(back) is not type(value) or not _same(value, back):
         raise TypeError(
-            f"{path}: {value!r:.200} would arrive as {back!r:.200}; the annotation {_show(hint)} does not carry it exactly"
+            f"{path}: {value!r:.200} would arrive as {back!r:.200}; "
+            f"the annotation {_show(hint)} does not carry it exactly"
         )
     return text
 
@@ -80,6 +81,8 @@ def from_form(value: Any, hint: Any, *, strict: bool) -> Any:
         return _convert(value, hint, strict=strict)
     except msgspec.ValidationError as error:
         raise TypeError(f"{value!r:.200} does not fit the annotation {_show(hint)}: {error}") from None
+    except NotImplementedError as error:
+        raise TypeError(str(error)) from None
     except TypeError:
         return value  # an annotation that msgspec does not know says nothing about JSON: the value goes as it is
 
