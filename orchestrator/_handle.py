@@ -183,6 +183,7 @@ class JobHandle(Receipt):
     def cancel(self) -> None:
         """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later. Does nothing a second time."""
         if self.record is not None and not self.done:
+            self._observed = True  # who cancels a job need not be told that it did not succeed
             self._tell_engine(self._link.engine.jobs.cancel, self.record)
 
     async def outcome(self) -> Outcome:
