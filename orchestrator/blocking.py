@@ -171,6 +171,7 @@ class BlockingHandle:
     def cancel(self) -> None:
         """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later."""
         if self._record is not None and not self._settled:
+            self._observed = True  # who cancels a job need not be told that it did not succeed
             self._supervisor._tell(self._supervisor._engine.jobs.cancel, self._record)
 
     def outcome(self, timeout: float | None = None) -> Outcome:
