@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import anyio
@@ -36,7 +36,10 @@ class Recipe:
 
     Attributes:
         init: Members of the init frame.
+        folder: Makes the supervisor's temp folder, and returns its path.
         in_thread: Runs a blocking function in a thread and returns what it returns.
+        inline: Whether children are to be had without a process.
+        abandoned: Ends of threads that inline jobs which were given up keep busy, by worker.
     """
 
     command: Sequence[str] | None
@@ -46,6 +49,8 @@ class Recipe:
     init: Mapping[str, Any]
     folder: Callable[[], str]
     in_thread: InThread
+    inline: bool = False
+    abandoned: dict[str, asyncio.Event] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +207,9 @@ class Child:
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send a frame."""
-        self.write(_wire.encode(frame))
+        self.deliver(_wire.encode(frame))
 
-    def write(self, data: bytes) -> None:
+    def deliver(self, data: bytes) -> None:
         """Send whole frames, encoded."""
         if self._pipes is not None:
             self._pipes.write(data)

@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from orchestrator._child_process import Child, Recipe
+from orchestrator._inline import InlineChild
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
@@ -72,6 +73,7 @@ class Engine:
             LaunchError: If no child can be started here; nothing is left then.
         """
         self.loop = asyncio.get_running_loop()
+        options = self.options
         self._executor = ThreadPoolExecutor(4, thread_name_prefix=f"orchestrator-{self.options.name}")
         self.limits = Limits(self.options.limits)
         self.queue = Queue(self.workers, self.limits, self._want_children, self.loop.time)
@@ -80,6 +82,10 @@ class Engine:
         self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self._proved)
         self.jobs.settled_one = self._settled_one
         self._recipe = self._make_recipe()
+        if options.isolation == "inline":
+            ignored = [name for name in ("command", "env", "env_allow", "cwd") if getattr(options, name) is not None]
+            if ignored:
+                self.log("supervisor.options_ignored", "warning", options=ignored, reason="jobs run in this process")
         self._end = asyncio.Event()
         for _ in range(self.options.workers or 1):
             self._add_worker()
@@ -114,6 +120,7 @@ class Engine:
             init=init,
             folder=self._make_folder,
             in_thread=self.in_thread,
+            inline=options.isolation == "inline",
         )
 
     def _make_folder(self) -> str:
@@ -160,12 +167,12 @@ class Engine:
         self._names += 1
         self.workers.append(Worker(f"w{self._names}", self, self.jobs, self._recipe, self.options.max_jobs))
 
-    def run_child(self, worker: Worker, child: Child) -> None:
+    def run_child(self, worker: Worker, child: Child | InlineChild) -> None:
         """Run a child in the engine's task group."""
         self.guard.began(worker.name, self.loop.time())
         self._group.start_soon(self._live, worker, child, name=f"child {child.name}")
 
-    async def _live(self, worker: Worker, child: Child) -> None:
+    async def _live(self, worker: Worker, child: Child | InlineChild) -> None:
         first, self._born = self._born, None
 
         def born(error: Exception | None) -> None:
@@ -230,7 +237,7 @@ class Engine:
         self._revisit()
         self.queue.pump()
 
-    def child_buried(self, worker: Worker, child: Child) -> None:
+    def child_buried(self, worker: Worker, child: Child | InlineChild) -> None:
         """A child's kill set is empty, or as empty as it gets."""
         if child.survivors:
             self._survivors.extend(child.survivors)
@@ -379,6 +386,7 @@ class Engine:
             workers=tuple(worker.statistics() for worker in self.workers),
             limits=self.limits.statistics(),
             dropped_log_lines=self.jobs.dropped_lines,
+            abandoned_threads=len([over for over in self._recipe.abandoned.values() if not over.is_set()]),
             survivors=tuple(self._survivors),
             broken_reason=self.guard.reason if broken else None,
         )

@@ -11,6 +11,7 @@ from orchestrator._attempt import Attempt
 
 if TYPE_CHECKING:
     from orchestrator._child_process import Child
+    from orchestrator._inline import InlineChild
     from orchestrator._record import Record
     from orchestrator._worker import Worker
 
@@ -50,7 +51,7 @@ class Leases:
         slots: Jobs at once in an async child.
     """
 
-    def __init__(self, worker: Worker, child: Child, slots: int) -> None:
+    def __init__(self, worker: Worker, child: Child | InlineChild, slots: int) -> None:
         self.held: dict[int, Attempt] = {}
         self._worker = worker
         self._child = child
@@ -98,7 +99,7 @@ class Leases:
                 self._slow_timer = self._loop.call_later(_SLOW, self._look_for_slowness)
         payload = record.payload
         head = b'{"type":"job","fence":%d,"job":%d,"attempt":%d,' % (attempt.fence, record.id, record.attempts)
-        if len(payload.body) > _wire.SPILL_BYTES:
+        if len(payload.body) > _wire.SPILL_BYTES and self._child.temp:
             path = os.path.join(self._child.temp, f"job-{attempt.fence}")
             self._worker.desk.spill(attempt, path)
             return b""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import linecache
-import re
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator import _frames, _state, _wire
 from orchestrator._attempt import Attempt
 from orchestrator._child_process import Child, Exit, NoSpawn, Recipe
+from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
 from orchestrator._models import DeathCertificate, WorkerStatistics
+from orchestrator._stacks import main_thread_of, with_source
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _BAD_FRAMES = 3
 # The planned stop's ladder: asked; then stdin closed and SIGTERM; then killed. Ten seconds in all.
 _STOP_ASK = 5.0
 _STOP_TERM = 3.0
-_CODE_LINE = re.compile(r'\s*File "(.+)", line (\d+)')
 
 
 class Pool(Protocol):
@@ -34,10 +33,10 @@ class Pool(Protocol):
     grace: float
     slots: int
 
-    def run_child(self, worker: Worker, child: Child) -> None: ...
+    def run_child(self, worker: Worker, child: Child | InlineChild) -> None: ...
     def child_ready(self, worker: Worker) -> None: ...
     def child_died(self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool) -> None: ...
-    def child_buried(self, worker: Worker, child: Child) -> None: ...
+    def child_buried(self, worker: Worker, child: Child | InlineChild) -> None: ...
     def has_room(self, worker: Worker) -> None: ...
     def log(self, event: str, level: str = "info", **fields: Any) -> None: ...
 
@@ -77,7 +76,7 @@ class Worker:
         self.retiring = False
         self.turning = False
         self.cleaning = False
-        self.child: Child | None = None
+        self.child: Child | InlineChild | None = None
         self.leases: Leases | None = None
         self.last_death: DeathCertificate | None = None
         self.start_timer: asyncio.TimerHandle | None = None
@@ -167,11 +166,12 @@ class Worker:
         self._reason = self._detail = ""
         self._hello = self.turning = self.cleaning = False
         self._outbox.clear()
-        self.child = Child(f"{self.name}-{self.generation}", self._recipe, self)
+        kind = InlineChild if self._recipe.inline else Child
+        self.child = kind(f"{self.name}-{self.generation}", self._recipe, self)
         self.leases = Leases(self, self.child, self.pool.slots)
         self.pool.run_child(self, self.child)
 
-    async def run_child(self, child: Child, born: Callable[[Exception | None], None]) -> None:
+    async def run_child(self, child: Child | InlineChild, born: Callable[[Exception | None], None]) -> None:
         """Start the child and stay with it until it is buried.
 
         Args:
@@ -217,13 +217,13 @@ class Worker:
     def flush(self) -> None:
         """Send what was leased."""
         if self._outbox and self.child is not None:
-            self.child.write(b"".join(self._outbox) if len(self._outbox) > 1 else self._outbox[0])
+            self.child.deliver(b"".join(self._outbox) if len(self._outbox) > 1 else self._outbox[0])
         self._outbox.clear()
 
     def send_spilled(self, attempt: Attempt, path: str) -> None:
         """Send the job whose payload is in a file now."""
         if self.leases is not None and attempt.fence in self.leases.held and self.child is not None:
-            self.child.write(self.leases.spilled(attempt, path))
+            self.child.deliver(self.leases.spilled(attempt, path))
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send a frame, if there is a child."""
@@ -305,7 +305,7 @@ class Worker:
 
     # Hearing (what `ChildOwner` asks for)
 
-    def received(self, child: Child, lines: list[bytes], oversized: list[bytes]) -> None:
+    def received(self, child: Child | InlineChild, lines: list[bytes], oversized: list[bytes]) -> None:
         """Act on lines of the protocol."""
         leases = self.leases
         if child is not self.child or leases is None:
@@ -398,7 +398,7 @@ class Worker:
         self._detail = detail
         self.kill("protocol")
 
-    def printed(self, child: Child, lines: list[str], dropped: int) -> None:
+    def printed(self, child: Child | InlineChild, lines: list[str], dropped: int) -> None:
         """Log what came through the stderr pipe; it is the job's if only one ran."""
         attempt = None
         if child is self.child and self.leases is not None:
@@ -410,7 +410,7 @@ class Worker:
         if dropped:
             self.desk.logged(self, attempt, _frames.Logged(text="", stream="stderr", dropped=dropped))
 
-    def died(self, child: Child, end: Exit) -> None:
+    def died(self, child: Child | InlineChild, end: Exit) -> None:
         """Settle what the child leaves behind."""
         self._disarm()
         assert self.leases is not None
@@ -445,7 +445,7 @@ class Worker:
             self.desk.crashed(ran, certificate, child.buried)
         self.pool.child_died(self, certificate, was_ready=was_ready, blameless=bool(ran) or planned)
 
-    def _reason_of(self, child: Child, end: Exit) -> str:
+    def _reason_of(self, child: Child | InlineChild, end: Exit) -> str:
         if self._reason:
             return self._reason
         if child.closed_early or end.code == _wire.EXIT_PROTOCOL:
@@ -481,27 +481,3 @@ class Worker:
             return False
         kept = set(keep)
         return any(found.started >= moment - 0.02 and found.pid not in kept for found in self.child.killset.descendants())
-
-
-def with_source(text: str) -> str:
-    """Add the source line to each `File …` line of a stack, as tracebacks have it."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        lines.append(line)
-        found = _CODE_LINE.match(line)
-        if found is not None:
-            source = linecache.getline(found[1], int(found[2])).strip()
-            if source:
-                lines.append(f"    {source}")
-    return "\n".join(lines) + "\n" if lines else ""
-
-
-def main_thread_of(dump: str) -> str:
-    """Return the main thread's part of a faulthandler dump in the order and form of a traceback."""
-    blocks = [block for block in dump.strip().split("\n\n") if "File " in block]
-    if not blocks:
-        return ""
-    # faulthandler writes the most recent thread last started first, and the main thread last.
-    lines = [line for line in blocks[-1].splitlines() if line.lstrip().startswith("File ")]
-    own = [line for line in lines if "/orchestrator/child/" not in line.replace("\\", "/") and '"<string>"' not in line]
-    return with_source("\n".join(reversed(own or lines)))

@@ -1,0 +1,34 @@
+"""Where a child hung, as text that reads like a traceback."""
+
+from __future__ import annotations
+
+import linecache
+import re
+
+_CODE_LINE = re.compile(r'\s*File "(.+)", line (\d+)')
+_DUMP_LINE = re.compile(r'(File ".+", line \d+) in ')
+
+
+def with_source(text: str) -> str:
+    """Add the source line to each `File …` line of a stack, as tracebacks have it."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines.append(line)
+        found = _CODE_LINE.match(line)
+        if found is not None:
+            source = linecache.getline(found[1], int(found[2])).strip()
+            if source:
+                lines.append(f"    {source}")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def main_thread_of(dump: str) -> str:
+    """Return the main thread's part of a faulthandler dump in the order and form of a traceback."""
+    blocks = [block for block in dump.strip().split("\n\n") if "File " in block]
+    if not blocks:
+        return ""
+    # faulthandler writes the most recent thread last started first, and the main thread last.
+    lines = [line for line in blocks[-1].splitlines() if line.lstrip().startswith("File ")]
+    own = [line for line in lines if "/orchestrator/child/" not in line.replace("\\", "/") and '"<string>"' not in line]
+    text = "\n".join(reversed(own or lines))
+    return with_source(_DUMP_LINE.sub(r"\1, in ", text))
