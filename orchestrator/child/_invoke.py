@@ -117,9 +117,11 @@ def result_line(scope: Scope, value: Any, target: Target, started: float, limits
     name = "value"
     try:
         problem = _wire.find_inexact(value, "result")
+        typed = None
         if problem is not None or (type(value) is tuple and "return" in target.hints):
-            text = _wire.encode_json(_typed_result(value, target, problem))
-            name = "typed"
+            typed = _typed_result(value, target, problem)
+        if typed is not None:
+            text, name = _wire.encode_json(typed), "typed"
         else:
             text = _wire.encode_json(value)
         if len(text) > limits.largest:
@@ -139,13 +141,19 @@ def result_line(scope: Scope, value: Any, target: Target, started: float, limits
         return error_line(scope, error, started, payload="result")
 
 
-def _typed_result(value: Any, target: Target, problem: tuple[str, str] | None) -> str:
-    hint = target.hints.get("return")
-    if hint is None:
-        where, what = problem or ("result", "")
-        raise TypeError(f"{where}: {what}; annotate what the target returns, or return JSON values")
-    from orchestrator.child._typed import to_text
+def _typed_result(value: Any, target: Target, problem: tuple[str, str] | None) -> str | None:
+    """Return a value as its annotation carries it; None for a tuple that none carries, which arrives as a list."""
+    from orchestrator.child._typed import is_plain, to_text
 
+    hint = target.hints.get("return")
+    if problem is None:
+        try:
+            return to_text(value, hint, "result")
+        except TypeError:
+            return None
+    if hint is None or is_plain(hint):
+        where, what = problem
+        raise TypeError(f"{where}: {what}; annotate what the target returns, or return JSON values")
     return to_text(value, hint, "result")
 
 

@@ -201,6 +201,7 @@ class Runtime:
         self._inbox.wake()
 
     def _on_job(self, frame: dict[str, Any]) -> None:
+        frame["fence"], frame["target"]  # what has none is refused here, on arrival
         self._inbox.put(frame)
 
     def _on_cancel(self, frame: dict[str, Any]) -> None:

@@ -198,26 +198,29 @@ class Scope:
         self.host.write(line)
 
     def _flush_later(self) -> None:
-        time.sleep(_PROGRESS_EVERY)
-        with self._lock:
-            self._flusher = False
-            # Sent under the lock: a progress that overtook its job's outcome would carry a fence that is over.
-            self._flush()
+        wait = _PROGRESS_EVERY
+        while wait > 0:
+            time.sleep(wait)
+            with self._lock:
+                now = time.monotonic()
+                left = {what: self._sent[what] + _PROGRESS_EVERY - now for what in self._pending}
+                # Sent under the lock: a progress that overtook its job's outcome would carry a fence that is over.
+                self._flush([what for what, time_left in left.items() if time_left <= 0], now)
+                wait = 0.0 if self._over else max([0.0, *(time_left for time_left in left.values())])
+                self._flusher = wait > 0
 
-    def _flush(self) -> None:
-        if self._pending and not self._over:
-            now = time.monotonic()
-            for what in self._pending:
-                self._sent[what] = now
-            lines = b"".join(self._pending.values())
-            self._pending.clear()
+    def _flush(self, whats: list[object], now: float) -> None:
+        lines = b"".join([self._pending.pop(what) for what in whats])
+        for what in whats:
+            self._sent[what] = now
+        if lines:
             self.host.write(lines)
 
     def finish(self) -> None:
         """Send what is pending; afterwards the attempt says nothing more but its outcome."""
         with self._lock:
-            self._flush()
             self._over = True
+            self._flush(list(self._pending), time.monotonic())
         self._close_credits()
 
     def log(self, text: str, level: str, fields: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_PLAIN_HINTS = (str, int, float, bool, list, dict, object, type(None))
+# Not float: it may be NaN or infinite, which JSON cannot carry.
+_PLAIN_HINTS = (str, int, bool, list, dict, object, type(None))
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:

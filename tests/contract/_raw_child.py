@@ -28,7 +28,7 @@ class RawChild:
     """A child and every frame it has sent so far.
 
     Args:
-        folder: Where jobs' modules are, and where the child's temp folder goes.
+        folder: Where its temp folder goes.
         init: Members of the init frame; None leaves the frame unsent.
     """
 
@@ -55,7 +55,7 @@ class RawChild:
         self._fence = 0
         self._drainer = threading.Thread(target=self._drain, daemon=True)
         self._drainer.start()
-        paths = [str(folder), *sys.path]
+        paths = [str(Path(__file__).parent), *sys.path]
         root = str(Path(_launch.__file__).parent.parent)
         body = os.fsencode("\0".join([self.nonce, "=", root, *paths]))
         self.write(b"%08x" % len(body) + body)
