@@ -1,0 +1,205 @@
+"""The documentation is true: its programs run and print what it says, its lists match the code, its links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# A fence opens with its language and perhaps the name of the file that it shows.
+FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+# What differs from run to run, in what is printed and on the page alike.
+VARYING = (
+    (re.compile(r"child \d+ of worker w\d+"), "child N of worker w"),
+    (re.compile(r"after \d+\.\d s"), "after T s"),
+    (re.compile(r"worker='w\d+' generation=\d+ pid=\d+"), "worker='w' generation=G pid=N"),
+)
+
+
+class Block(NamedTuple):
+    """One fenced block of a page."""
+
+    language: str
+    title: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text("utf-8")
+    return [Block(*found.groups(""), text.count("\n", 0, found.start()) + 1) for found in FENCE.finditer(text)]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def is_run(page: Path) -> bool:
+    """A page whose programs have names, and whose commands can be run with them."""
+    return any(block.title for block in blocks(page)) and any(block.language == "console" for block in blocks(page))
+
+
+RUN = [page for page in PAGES if is_run(page) and page.name != "embed.md"]  # that one has a test of its own
+
+
+# Programs and what they print
+
+
+@pytest.mark.parametrize("page", RUN, ids=name_of)
+def test_programs_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page):
+        if block.title:
+            (tmp_path / block.title).write_text(block.text, "utf-8")
+        elif block.language == "python":
+            pytest.fail(f'{name_of(page)}:{block.line}: name the program, ```python title="….py", so that it is run')
+        elif block.language == "console":
+            for command, expected in sessions(block):
+                if command.startswith(("python ", "orchestrator ")) or "=" in command.split()[0]:
+                    printed = run(command, tmp_path)
+                    problem = difference(expected, *printed)
+                    told = "\n".join(["", f"{name_of(page)}:{block.line}: $ {command}", problem, "It printed:", *printed])
+                    assert not problem, told
+
+
+def sessions(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command of a console block with the lines that follow it."""
+    command, lines = "", list[str]()
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield command, lines
+            command, lines = line[2:], []
+        else:
+            lines.append(line)
+    if command:
+        yield command, lines
+
+
+def run(command: str, folder: Path) -> tuple[str, str]:
+    """Run a command as a reader would, and return what it printed on each stream."""
+    words = shlex.split(command.partition("  #")[0])
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR", "PYTHON"))}
+    env |= {name: value for name, value in os.environ.items() if name == "ORCHESTRATOR_NOTHING_LEFT"}
+    env |= {"PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    while "=" in words[0]:
+        name, _, env[name] = words.pop(0).partition("=")
+    words[:1] = {"python": [sys.executable], "orchestrator": [sys.executable, "-m", "orchestrator"]}[words[0]]
+    ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    return ended.stdout, ended.stderr
+
+
+def difference(expected: list[str], stdout: str, stderr: str) -> str:
+    """Say how two streams, shown together as on a terminal, differ from the page; empty when they do not.
+
+    On the page `…` stands for anything within a line, and a line of its own for any number of lines.
+    """
+    streams = [stdout.splitlines(), stderr.splitlines()]
+    skipping = False
+    for line in expected:
+        if line.strip() == "…":
+            skipping = True
+            continue
+        pattern = re.compile(".*".join(map(re.escape, steady(line).split("…"))))
+        for stream in streams:
+            places = range(len(stream)) if skipping else range(min(1, len(stream)))
+            place = next((place for place in places if pattern.fullmatch(steady(stream[place]))), None)
+            if place is not None:
+                del stream[: place + 1]
+                break
+        else:
+            return f"It did not print the line {line!r}."
+        skipping = False
+    if not skipping and any(streams):
+        return f"It printed more than the page shows: {next(filter(None, streams))[0]!r}"
+    return ""
+
+
+def steady(line: str) -> str:
+    for pattern, text in VARYING:
+        line = pattern.sub(text, line)
+    return line
+
+
+# Python that is only shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_on_pages_is_python(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+            compile(block.text, f"{name_of(page)}:{block.line}", "exec", flags)
+
+
+# Lists that must match the code
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    # It also compares the diagrams with the tables that the engine runs on.
+    env = {**os.environ, "ORCHESTRATOR_VENV": "none"}
+    ended = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "docs.py", "--check"],
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_log_event_is_documented() -> None:
+    emitted = set(logged_names())
+    page = (ROOT / "docs" / "reference" / "events-and-logs.md").read_text("utf-8")
+    documented = set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", page, re.MULTILINE))
+    assert emitted - documented == set(), "the code logs these, and the page does not list them"
+    assert documented - emitted == set(), "the page lists these, and nothing logs them"
+
+
+def logged_names() -> Iterator[str]:
+    """Yield the events that the library logs: `noun.past_verb` as first argument of a method that logs."""
+    for path in (ROOT / "orchestrator").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                if node.func.attr in ("log", "debug", "critical"):
+                    for part in ast.walk(node.args[0]):
+                        if isinstance(part, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]+", str(part.value)):
+                            yield str(part.value)
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text("utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name_of(page)} links to {link}, which is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", FENCE.sub("", target.read_text("utf-8")), re.MULTILINE)
+            assert anchor in [slug(heading) for heading in headings], f"{name_of(page)}: no heading for {link}"
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", index.read_text("utf-8"))}
+    pages = {page for page in (ROOT / "docs").rglob("*.md") if page != index}
+    assert pages <= linked, f"not in docs/index.md: {sorted(map(name_of, pages - linked))}"
