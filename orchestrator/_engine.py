@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from orchestrator._child_process import Child, Recipe
-from orchestrator._inline import InlineChild
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
 from orchestrator._models import DeathCertificate, Statistics
-from orchestrator._options import Options
+from orchestrator._persist import outlast
 from orchestrator._policy import StartGuard
 from orchestrator._queue import Queue
-from orchestrator._persist import outlast
-from orchestrator._record import Record
 from orchestrator._targets import main_of_host
 from orchestrator._worker import Worker
 from orchestrator.exceptions import PoolBroken, SupervisorClosed, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup
+
+    from orchestrator._inline import InlineChild
+    from orchestrator._options import Options
+    from orchestrator._record import Record
 
 # Cancelled jobs end within the grace time and two seconds (promise 3); this is on top, for a busy machine.
 _CANCEL_SLACK = 3.0
@@ -61,7 +66,7 @@ class Engine:
         self._closing = False
         self._last_certificate: DeathCertificate | None = None
         self._task: asyncio.Task[None] | None = None
-        self._born: asyncio.Future[None] | None = None
+        self._born: asyncio.Future[Exception | None] | None = None
 
     # Opening
 
@@ -95,7 +100,8 @@ class Engine:
             await asyncio.shield(opened)
         except BaseException:
             self._end.set()
-            await asyncio.wait([self._task])
+            with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
+                await outlast(self._task)
             raise
 
     def _make_recipe(self) -> Recipe:
@@ -134,10 +140,12 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                await self._spawn_first(group)
-                self.state = "open"
-                opened.set_result(None)
-                await self._end.wait()
+                # Kept out of the group, which would wrap it.
+                failure = await self._spawn_first()
+                if failure is None:
+                    self.state = "open"
+                    opened.set_result(None)
+                    await self._end.wait()
                 self._closing = True
                 for worker in self.workers:
                     worker.stop()
@@ -154,12 +162,12 @@ class Engine:
         elif failure is not None:
             raise failure
 
-    async def _spawn_first(self, group: TaskGroup) -> None:
+    async def _spawn_first(self) -> Exception | None:
         """Start one child now: only trying tells whether this loop can; the others come when there is work."""
-        worker = self.workers[0]
         born = self._born = self.loop.create_future()
-        self._start(worker)
-        await born
+        self._start(self.workers[0])
+        error: Exception | None = await born
+        return error
 
     # Children
 
@@ -176,12 +184,8 @@ class Engine:
         first, self._born = self._born, None
 
         def born(error: Exception | None) -> None:
-            if first is None or first.done():
-                return
-            if error is None:
-                first.set_result(None)
-            else:
-                first.set_exception(error)
+            if first is not None and not first.done():
+                first.set_result(error)
 
         await worker.run_child(child, born)
 
@@ -199,16 +203,15 @@ class Engine:
         if self.jobs.outstanding:
             self.queue.pump()
 
-    def child_died(
-        self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool
-    ) -> None:
+    def child_died(self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool) -> None:
         """A worker has no child any more."""
         now = self.loop.time()
         self._last_certificate = certificate
         planned = certificate.reason in ("stopped", "recycled")
+        expected = planned or self.state == "new"  # the first one's failure is raised to who opens
         self.log(
             "worker.child_ended" if planned else "worker.child_died",
-            "info" if planned else "warning",
+            "info" if expected else "warning",
             worker=worker.name,
             generation=certificate.generation,
             pid=certificate.pid,
