@@ -1,0 +1,183 @@
+"""The same scenario on every kind of loop a host may run: capable, incapable, of another thread, or with streams only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import hosting
+import pytest
+
+from orchestrator import Supervisor, _child_process, _pipes
+from orchestrator.exceptions import LaunchError
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no selector loop that can spawn")
+until_313 = pytest.mark.skipif(sys.version_info >= (3, 14), reason="child watchers are gone in Python 3.14")
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+Scenario = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def cannot(*_: Any, **__: Any) -> NoReturn:
+    raise NotImplementedError
+
+
+class NoTransport(asyncio.SelectorEventLoop):
+    """As Windows' selector loop is, which tornado and so Streamlit and Jupyter ask for."""
+
+    _make_subprocess_transport = cannot
+
+
+class NoExec(asyncio.SelectorEventLoop):
+    """As a loop that a host wrote without subprocesses."""
+
+    subprocess_exec = cannot
+
+
+class BadExec(asyncio.SelectorEventLoop):
+    """As loops that say so in their own words."""
+
+    error: type[Exception] = RuntimeError
+
+    async def subprocess_exec(self, *_: Any, **__: Any) -> NoReturn:
+        raise self.error("not on this loop")
+
+
+class BadValue(BadExec):
+    error = ValueError
+
+
+def uvloops() -> asyncio.AbstractEventLoop:
+    return pytest.importorskip("uvloop").new_event_loop()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def policy_of(policy: Any) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        before = asyncio.get_event_loop_policy()
+        asyncio.set_event_loop_policy(policy)
+        try:
+            yield
+        finally:
+            asyncio.set_event_loop_policy(before)
+
+
+def run_on(factory: LoopFactory, scenario: Scenario) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(scenario())
+
+
+def was_moved(records: list[logging.LogRecord]) -> bool:
+    moved = [record for record in records if "supervisor.moved_to_thread" in record.getMessage()]
+    assert len(moved) < 2, "it is logged once"
+    return bool(moved)
+
+
+@pytest.fixture
+def logs(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "orchestrator")
+    return caplog
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloops], ids=["asyncio", "uvloop"])
+def test_capable_loop_is_used_itself(factory: LoopFactory, logs: pytest.LogCaptureFixture) -> None:
+    run_on(factory, hosting.use_one)
+    assert not was_moved(logs.records)
+
+
+def test_debug_mode_finds_nothing_slow_or_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    with asyncio.Runner(debug=True) as runner:
+        runner.run(hosting.use_one())
+    assert [record for record in caplog.records if record.name == "asyncio" and record.levelno >= logging.ERROR] == []
+
+
+@posix
+@pytest.mark.parametrize("factory", [NoTransport, NoExec, BadExec, BadValue])
+def test_loop_that_cannot_spawn_gets_a_private_thread(factory: LoopFactory, logs: pytest.LogCaptureFixture) -> None:
+    run_on(factory, hosting.use_one)
+    assert was_moved(logs.records)
+
+
+@posix
+def test_policy_whose_loops_cannot_spawn(logs: pytest.LogCaptureFixture) -> None:
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        _loop_factory = NoTransport
+
+    with policy_of(Policy()):
+        asyncio.run(hosting.use_one())
+    assert was_moved(logs.records)
+
+
+@posix
+@until_313
+def test_policy_without_child_watchers(logs: pytest.LogCaptureFixture) -> None:
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def get_child_watcher(self) -> NoReturn:
+            raise NotImplementedError
+
+    with policy_of(Policy()):
+        asyncio.run(hosting.use_one())
+    assert was_moved(logs.records)
+
+
+@posix
+@until_313
+def test_plain_loop_under_the_policy_of_uvloop() -> None:
+    # That policy has no child watchers, which only its own loops can do without.
+    with policy_of(pytest.importorskip("uvloop").EventLoopPolicy()):
+        run_on(asyncio.SelectorEventLoop, hosting.use_one)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloops, NoTransport], ids=["asyncio", "uvloop", "incapable"])
+def test_loop_of_another_thread(factory: LoopFactory) -> None:
+    ended: list[BaseException | None] = []
+
+    def host() -> None:
+        try:
+            run_on(factory, hosting.use_one)
+        except BaseException as error:
+            ended.append(error)
+        else:
+            ended.append(None)
+
+    thread = threading.Thread(target=host)
+    thread.start()
+    thread.join()
+    if ended != [None]:
+        raise AssertionError from ended[0]
+
+
+def test_host_where_nothing_can_spawn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError("nowhere")
+
+    monkeypatch.setattr(_child_process.anyio, "open_process", refuse)
+
+    async def scenario() -> None:
+        with pytest.raises(LaunchError, match="no event loop can start processes here: NotImplementedError: nowhere"):
+            async with Supervisor(workers=2):
+                raise AssertionError("unreachable")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloops], ids=["asyncio", "uvloop"])
+def test_pipes_as_streams(factory: LoopFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What Windows uses, whose loop cannot watch descriptors.
+    made: list[_pipes.Pipes] = []
+
+    def make() -> _pipes.Pipes:
+        made.append(_pipes.StreamPipes())
+        return made[-1]
+
+    monkeypatch.setattr(_child_process, "make_pipes", make)
+    run_on(factory, hosting.use_one)
+    assert len(made) > 2
+    assert [pipes.unsent for pipes in made] == [0] * len(made)
