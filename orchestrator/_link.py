@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from orchestrator._engine import Engine
-from orchestrator._models import Event
-from orchestrator._options import Options
-from orchestrator._record import Listener, Record
+from orchestrator._spawn_loop import new_loop
 from orchestrator.exceptions import SupervisorClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from concurrent.futures import Future
+
+    from orchestrator._models import Event
+    from orchestrator._options import Options
+    from orchestrator._record import Listener, Record
 
 T = TypeVar("T")
 
@@ -95,10 +98,8 @@ class EngineThread:
             raise self._problem
 
     def _main(self) -> None:
-        # Named, because the host's policy may make loops that cannot start processes.
-        factory = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
         try:
-            with asyncio.Runner(loop_factory=factory) as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._live())
         except BaseException as error:
             self._problem = error
