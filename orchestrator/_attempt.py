@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator import _killset
 
 if TYPE_CHECKING:
+    import asyncio
+
     from orchestrator._limits import Grant, Ticket
     from orchestrator._record import Record
     from orchestrator._worker import Worker

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -253,12 +255,10 @@ class Child:
 
     def dump_stack(self) -> None:
         """Have the interpreter write its stack to `stack_path`, by a C handler: also when it holds the GIL."""
-        if os.name == "posix" and self.pid is not None and not self.gone.is_set():
-            # Not reaped yet (`gone` is not set and the loop reaps), so the pid is still this process's.
-            try:
-                os.kill(self.pid, signal.SIGUSR2)
-            except ProcessLookupError:
-                return
+        if sys.platform != "win32" and self.killset is not None and self.killset.root_lives():
+            # It is ours to reap, and the reaper is this process: no other can have its pid now.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.killset.root.pid, signal.SIGUSR2)
 
     def running_fence(self) -> int | None:
         """Return the fence of the last attempt that a dead plain child began, or None if it never noted any."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from orchestrator import _wire
 from orchestrator._models import Job, callback
-from orchestrator._targets import Target
 from orchestrator.child import _typed
 from orchestrator.exceptions import PayloadError, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from orchestrator._targets import Target
 
 # Coding more than this takes longer than other jobs should wait for the loop: it goes to a thread.
 LARGE = 256 * 1024
@@ -125,7 +127,8 @@ def _check_infinities(args: Sequence[Any]) -> None:
 def _check_size(body: bytes, largest: int) -> None:
     if len(body) > largest:
         raise PayloadTooLarge(
-            "args", f"{len(body)} bytes are more than max_message_bytes={largest}; write them to a file and pass its path"
+            "args",
+            f"{len(body)} bytes are more than max_message_bytes={largest}; write them to a file and pass its path",
         )
 
 
@@ -179,7 +182,9 @@ class _Encoder:
             return value
         where, problem = found or (path, "")
         if found is not None and (callable(value) or _holds_callable(value, where, path)):
-            raise PayloadError(where, "a function cannot be sent; wrap it: callback(function), as an argument of its own")
+            raise PayloadError(
+                where, "a function cannot be sent; wrap it: callback(function), as an argument of its own"
+            )
         if hint is None or _typed.is_plain(hint):
             if found is None:
                 return value

@@ -22,14 +22,13 @@ from orchestrator._models import DeathCertificate, Statistics
 from orchestrator._persist import outlast
 from orchestrator._policy import StartGuard
 from orchestrator._queue import Queue
+from orchestrator._talk import Talk
 from orchestrator._targets import main_of_host
 from orchestrator._worker import Worker
 from orchestrator.exceptions import PoolBroken, SupervisorClosed, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from anyio.abc import TaskGroup
 
     from orchestrator._inline import InlineChild
     from orchestrator._options import Options
@@ -86,6 +85,7 @@ class Engine:
         self.guard = StartGuard(self.options.restart, random.random)
         self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self._proved)
         self.jobs.settled_one = self._settled_one
+        self.talk = Talk(self.limits, self.logger)
         self._recipe = self._make_recipe()
         if options.isolation == "inline":
             ignored = [name for name in ("command", "env", "env_allow", "cwd") if getattr(options, name) is not None]
@@ -173,7 +173,7 @@ class Engine:
 
     def _add_worker(self) -> None:
         self._names += 1
-        self.workers.append(Worker(f"w{self._names}", self, self.jobs, self._recipe, self.options.max_jobs))
+        self.workers.append(Worker(f"w{self._names}", self, self.jobs, self.talk, self._recipe, self.options.max_jobs))
 
     def run_child(self, worker: Worker, child: Child | InlineChild) -> None:
         """Run a child in the engine's task group."""
@@ -388,7 +388,7 @@ class Engine:
             restarts=self._restarts,
             workers=tuple(worker.statistics() for worker in self.workers),
             limits=self.limits.statistics(),
-            dropped_log_lines=self.jobs.dropped_lines,
+            dropped_log_lines=self.talk.dropped_lines,
             abandoned_threads=len([over for over in self._recipe.abandoned.values() if not over.is_set()]),
             survivors=tuple(self._survivors),
             broken_reason=self.guard.reason if broken else None,

@@ -189,9 +189,10 @@ def decode(line: bytes) -> Frame | None:
         BadFrame: If it is neither.
     """
     try:
-        return _decode(line)
+        frame: Frame = _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(line)
+    return frame
 
 
 def _decode_slowly(line: bytes) -> Frame | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator._link import Link
 from orchestrator._models import Event, Job, Outcome, StateChange
 from orchestrator._persist import outlast
 from orchestrator._record import SETTLED, Record
 from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator._link import Link
 
 # Callbacks may be a thousand calls ahead; credits for them travel in lots.
 _CALL_LOT = 100
@@ -87,7 +90,7 @@ class Receipt:
             self._finish()
 
     def _credit_calls(self, record: Record) -> None:
-        self._link.engine.jobs.credit(record, _CALL_LOT, calls=True)
+        self._link.engine.talk.credit(record, _CALL_LOT, calls=True)
 
     def _tell_engine(self, function: Any, *args: Any) -> None:
         try:
@@ -181,7 +184,7 @@ class JobHandle(Receipt):
         return "running" if record.state == "cancelling" else record.state
 
     def cancel(self) -> None:
-        """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later. Does nothing a second time."""
+        """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later."""
         if self.record is not None and not self.done:
             self._observed = True  # who cancels a job need not be told that it did not succeed
             self._tell_engine(self._link.engine.jobs.cancel, self.record)
@@ -213,7 +216,7 @@ class JobHandle(Receipt):
         if not self._reading:
             self._reading = True
             if self.record is not None and not self.done:
-                self._tell_engine(self._link.engine.jobs.read, self.record)
+                self._tell_engine(self._link.engine.talk.read, self.record)
         return Events(self)
 
     # What the engine tells
@@ -234,7 +237,7 @@ class JobHandle(Receipt):
             await self._news.wait()
         event, owes_credit = self._ring.pop()
         if owes_credit and self.record is not None and not self.done:
-            self._tell_engine(self._link.engine.jobs.credit, self.record, 1)
+            self._tell_engine(self._link.engine.talk.credit, self.record, 1)
         if type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
             self._observed = True
         return event

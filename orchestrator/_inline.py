@@ -11,8 +11,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import _wire
 from orchestrator._child_process import ChildOwner, Exit, Recipe
@@ -22,6 +21,9 @@ from orchestrator.child._invoke import Limits, error_line, run_async, run_sync
 from orchestrator.child._resource import aclose_all, close_all
 from orchestrator.child._scope import Resources, Scope
 from orchestrator.child._stack import thread_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
 
 # On a loop nobody may block for a credit: whoever would give it runs on that loop too.
 _ENDLESS = 2**62
@@ -78,7 +80,9 @@ class InlineChild:
             await self._unless_killed(thread_over)
             if thread_over.is_set():
                 del self._recipe.abandoned[self._worker]
-        self._say({"type": "hello", "version": _wire.VERSION, "nonce": self.nonce, "pid": 0, "flavours": ["plain", "async"]})
+        self._say(
+            {"type": "hello", "version": _wire.VERSION, "nonce": self.nonce, "pid": 0, "flavours": ["plain", "async"]}
+        )
 
     async def live(self) -> None:
         """Be ready after the preloads, and stay until stopped or killed."""

@@ -161,6 +161,10 @@ class KillSet:
         """Ask the root's group to end: SIGTERM; on Windows CTRL_BREAK, or without a console the root's end."""
         self._system.terminate_group(self.root)
 
+    def root_lives(self) -> bool:
+        """Return whether the root is still there, perhaps as a zombie that nobody has reaped."""
+        return self._exists(self.root)
+
     # Finding
 
     def _exists(self, identity: Identity) -> bool:

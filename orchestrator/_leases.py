@@ -7,9 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 from orchestrator import _wire
-from orchestrator._attempt import Attempt
 
 if TYPE_CHECKING:
+    from orchestrator._attempt import Attempt
     from orchestrator._child_process import Child
     from orchestrator._inline import InlineChild
     from orchestrator._record import Record

@@ -33,7 +33,9 @@ class Logger:
             self._enabled = None
         else:
             standard = logging.getLogger("orchestrator")
-            self._logger = structlog.wrap_logger(standard, processors=[_render], wrapper_class=structlog.stdlib.BoundLogger)
+            self._logger = structlog.wrap_logger(
+                standard, processors=[_render], wrapper_class=structlog.stdlib.BoundLogger
+            )
             self._enabled = standard.isEnabledFor
         self._logger = self._logger.bind(supervisor=supervisor)
         self.debugging = os.environ.get("ORCHESTRATOR_DEBUG", "") not in ("", "0")

@@ -7,16 +7,17 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._handle import Receipt
-from orchestrator._link import Link
 from orchestrator._models import Job, Outcome
-from orchestrator._record import Record
 from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from orchestrator._link import Link
+    from orchestrator._record import Record
     from orchestrator._supervisor import Supervisor
 
 # Jobs that are on their way for each job that can run: enough that quick ones, of which a child takes dozens ahead,
@@ -49,7 +50,9 @@ class Outcomes:
             raise ConfigurationError("items", f"must be an iterable or an async iterable, not {type(items).__name__}")
         self._supervisor = supervisor
         self._template = template
-        self._source: Iterator[Any] | AsyncIterator[Any] = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        self._source: Iterator[Any] | AsyncIterator[Any] = (
+            aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        )
         self._ordered = ordered
         self._ahead = _AHEAD * supervisor._slots()
         self._index = 0
@@ -64,7 +67,7 @@ class Outcomes:
         self._taken = asyncio.Event()
         self._closed = False
 
-    async def __aenter__(self) -> Outcomes:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -81,8 +84,8 @@ class Outcomes:
             self._ready.append(entry)
         else:
             self._early[entry.index] = entry
-            while (entry := self._early.pop(self._turn, None)) is not None:  # type: ignore[assignment]
-                self._ready.append(entry)
+            while self._turn in self._early:
+                self._ready.append(self._early.pop(self._turn))
                 self._turn += 1
         self._news.set()
 
@@ -163,4 +166,6 @@ class Outcomes:
 
     def __del__(self) -> None:
         if not self._closed and self._feeder is not None:
-            warnings.warn("a map was dropped before its end; use `async with`", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                "a map was dropped before its end; use `async with`", ResourceWarning, source=self, stacklevel=2
+            )

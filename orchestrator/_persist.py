@@ -1,4 +1,4 @@
-"""Waits that must end properly although the task that waits is cancelled; each of them ends by itself in bounded time."""
+"""Waits that must end properly although the waiting task is cancelled; each ends by itself in bounded time."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from anyio.abc import ByteReceiveStream, Process
+if TYPE_CHECKING:
+    from anyio.abc import ByteReceiveStream, Process
 
 # What a pipe holds at most; a larger buffer would be mapped and unmapped by the allocator on every read.
 _CHUNK = 65_536
@@ -64,7 +65,8 @@ class FdPipes:
                 ours, theirs = (read, write) if ours_reads else (write, read)
                 self._ours.append(ours)
                 self._theirs.append(theirs)
-                os.set_blocking(ours, False)
+                if sys.platform != "win32":
+                    os.set_blocking(ours, False)
         except BaseException:
             self._close_all()
             raise
@@ -187,7 +189,8 @@ class StreamPipes:
         self._ended = False
 
     def attach(self, process: Process, out: Sink, out_ended: Callable[[], None], err: Sink) -> None:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         self._process = process
         self._readers = [
             asyncio.create_task(self._read(process.stdout, out, out_ended)),
@@ -220,7 +223,8 @@ class StreamPipes:
     async def _write(self) -> None:
         import anyio
 
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         stdin = self._process.stdin
         try:
             while True:

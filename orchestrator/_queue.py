@@ -1,16 +1,17 @@
-"""Jobs that wait for a child: in order, by priority, matched to children that can run them, admitted by their limits."""
+"""Jobs that wait for a child: in order, by priority, matched to a child, admitted by their limits."""
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator._record import Record
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator._limits import Grant, Limits
+    from orchestrator._record import Record
     from orchestrator._worker import Worker
 
 # A job of the other flavour has waited long enough after this to have a busy worker's child replaced for it.
@@ -159,9 +160,11 @@ class Queue:
                 return True
             lane.pop(record)
             lane.asking.add(record)
-            ticket = self._limits.request(record.job.limits, lambda grant, record=record: self._granted(record, grant))
+            ticket = self._limits.request(record.job.limits, partial(self._granted, record))
             # Granted at once: the callback has run already, and the job is on its way.
-            record.ticket = ticket if record.state == "queued" and record.grant is None and record in lane.asking else None
+            record.ticket = (
+                ticket if record.state == "queued" and record.grant is None and record in lane.asking else None
+            )
         return False
 
     def _granted(self, record: Record, grant: Grant) -> None:

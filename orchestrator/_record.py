@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import _state
 from orchestrator._models import Event, Job, Outcome, Progress, Status
-from orchestrator.exceptions import OrchestratorError
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
     from orchestrator._attempt import Attempt
     from orchestrator._codec import Payload
     from orchestrator._limits import Grant, Ticket
     from orchestrator._targets import Target
+    from orchestrator.exceptions import OrchestratorError
 
 SETTLED = "settled"
 

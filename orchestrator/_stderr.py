@@ -1,10 +1,13 @@
-"""What comes through a child's stderr pipe: lines for the log, the last ones for the death certificate, never too many."""
+"""What comes through a child's stderr pipe: lines for the log, the last ones for the certificate, never too many."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # As the death certificate promises.
 _LAST_LINES = 64

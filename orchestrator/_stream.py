@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator._handle import JobHandle
 from orchestrator._models import Item
-from orchestrator._submission import Submission
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from orchestrator._handle import JobHandle
+    from orchestrator._submission import Submission
     from orchestrator._supervisor import Supervisor
 
 
@@ -23,7 +24,7 @@ class Items:
         self._handle: JobHandle | None = None
         self._over = False
 
-    async def __aenter__(self) -> Items:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -56,4 +57,6 @@ class Items:
     def __del__(self) -> None:
         if self._handle is not None and not self._over:
             self._handle.cancel()
-            warnings.warn("a stream was dropped before its end; use `async with`", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                "a stream was dropped before its end; use `async with`", ResourceWarning, source=self, stacklevel=2
+            )

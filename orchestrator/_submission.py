@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec
 from orchestrator._models import Job
-from orchestrator._options import Options
 from orchestrator._record import Listener, Record
 from orchestrator._targets import Target, Targets
 from orchestrator.exceptions import ConfigurationError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from orchestrator._options import Options
 
 
 class Submission:
@@ -52,7 +55,9 @@ class Submitter:
         self._numbers = itertools.count(1)
         self._inline = options.isolation == "inline"
 
-    def make(self, target: Callable[..., Any] | str | Job, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Submission:
+    def make(
+        self, target: Callable[..., Any] | str | Job, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Submission:
         """Return the submission of a call.
 
         Raises:
@@ -82,7 +87,9 @@ class Submitter:
                 for bound in (limit.concurrency, limit.rate if limit.burst is None else limit.burst)
             )
             if units > most:
-                raise ConfigurationError(f"job.limits.{name}", f"asks for {units:g} units; at most {most:g} are ever granted")
+                raise ConfigurationError(
+                    f"job.limits.{name}", f"asks for {units:g} units; at most {most:g} are ever granted"
+                )
         found = self._targets.resolve(job.target)
         if job.init is not None and found.function is not None:
             raise ConfigurationError("job.init", 'is for targets named "package.module:Class.method"')

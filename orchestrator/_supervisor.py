@@ -8,8 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from orchestrator import _launch, _wire
 from orchestrator._child_process import NoSpawn
@@ -20,10 +19,14 @@ from orchestrator._map import Outcomes
 from orchestrator._models import Job, Limit, RestartPolicy, Seconds, Statistics, whole
 from orchestrator._options import Options
 from orchestrator._persist import outlast
-from orchestrator._record import Record
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter
 from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed, WrongContext
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from orchestrator._record import Record
 
 __all__ = ("JobHandle", "Supervisor")
 
@@ -112,7 +115,7 @@ class Supervisor:
 
     # Opening and closing
 
-    async def __aenter__(self) -> Supervisor:
+    async def __aenter__(self) -> Self:
         """Open the supervisor: start its engine and its first child.
 
         Raises:

@@ -7,13 +7,15 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator._models import Job, callback
 from orchestrator.child._target import MAIN, kind_of
 from orchestrator.child._typed import hints_of
 from orchestrator.exceptions import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OPTIONS = frozenset(Job.__dataclass_fields__) - {"target", "args", "kwargs"}
@@ -30,7 +32,19 @@ class Target:
         job: The job with no options, for calls that have none.
     """
 
-    __slots__ = ("_least", "_most", "_names", "_signature", "function", "has_hints", "hints", "job", "kind", "reference", "seconds")
+    __slots__ = (
+        "_least",
+        "_most",
+        "_names",
+        "_signature",
+        "function",
+        "has_hints",
+        "hints",
+        "job",
+        "kind",
+        "reference",
+        "seconds",
+    )
 
     def __init__(self, reference: str, function: Callable[..., Any] | None) -> None:
         self.reference = reference

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import _frames, _state, _wire
@@ -17,6 +16,8 @@ from orchestrator._stacks import main_thread_of, with_source
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from orchestrator._record import Record
 
 # One bad line may be a half-written one of a dying child; three are a child that does not speak the protocol.
@@ -35,7 +36,9 @@ class Pool(Protocol):
 
     def run_child(self, worker: Worker, child: Child | InlineChild) -> None: ...
     def child_ready(self, worker: Worker) -> None: ...
-    def child_died(self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool) -> None: ...
+    def child_died(
+        self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool
+    ) -> None: ...
     def child_buried(self, worker: Worker, child: Child | InlineChild) -> None: ...
     def has_room(self, worker: Worker) -> None: ...
     def log(self, event: str, level: str = "info", **fields: Any) -> None: ...
@@ -49,6 +52,11 @@ class Desk(Protocol):
     def answered(self, attempt: Attempt, frame: _frames.Result | _frames.Error) -> None: ...
     def returned(self, attempt: Attempt) -> None: ...
     def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None: ...
+
+
+class Listener(Protocol):
+    """Who hears what running jobs say."""
+
     def told(self, attempt: Attempt, frame: _frames.Frame) -> None: ...
     def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None: ...
 
@@ -63,10 +71,11 @@ class Worker:
         cleaning: Processes that a cancelled job left behind are being killed; no new job until they are gone.
     """
 
-    def __init__(self, name: str, pool: Pool, desk: Desk, recipe: Recipe, max_jobs: int | None) -> None:
+    def __init__(self, name: str, pool: Pool, desk: Desk, talk: Listener, recipe: Recipe, max_jobs: int | None) -> None:
         self.name = name
         self.pool = pool
         self.desk = desk
+        self.talk = talk
         self.grace = pool.grace
         self.life = _state.Life(_state.WORKER, f"worker {name}", "down")
         self.flavour: str | None = None
@@ -338,7 +347,7 @@ class Worker:
                     return
                 if frame.stream == "stderr" and self.child is not None:
                     self.child.stderr.note(frame.text)
-                self.desk.logged(self, attempt, frame)
+                self.talk.logged(self, attempt, frame)
             case _frames.Started():
                 attempt = leases.held.get(frame.fence)
                 if frame.flavour is not None:
@@ -376,7 +385,7 @@ class Worker:
             case _:
                 attempt = leases.held.get(getattr(frame, "fence", -1))
                 if attempt is not None:
-                    self.desk.told(attempt, frame)
+                    self.talk.told(attempt, frame)
 
     def _greet(self, frame: _frames.Hello) -> None:
         assert self.child is not None
@@ -405,10 +414,10 @@ class Worker:
             running = [attempt for attempt in self.leases.held.values() if attempt.begun]
             attempt = running[0] if len(running) == 1 else None
         for line in lines:
-            self.desk.logged(self, attempt, _frames.Logged(text=line, stream="stderr", dropped=dropped))
+            self.talk.logged(self, attempt, _frames.Logged(text=line, stream="stderr", dropped=dropped))
             dropped = 0
         if dropped:
-            self.desk.logged(self, attempt, _frames.Logged(text="", stream="stderr", dropped=dropped))
+            self.talk.logged(self, attempt, _frames.Logged(text="", stream="stderr", dropped=dropped))
 
     def died(self, child: Child | InlineChild, end: Exit) -> None:
         """Settle what the child leaves behind."""
@@ -480,4 +489,6 @@ class Worker:
         if self.child is None or self.child.killset is None:
             return False
         kept = set(keep)
-        return any(found.started >= moment - 0.02 and found.pid not in kept for found in self.child.killset.descendants())
+        return any(
+            found.started >= moment - 0.02 and found.pid not in kept for found in self.child.killset.descendants()
+        )

@@ -1,23 +1,23 @@
 """Every exception the library raises, with its data on attributes.
 
-    OrchestratorError
-    ├── ConfigurationError (ValueError)      an option, limit or policy is wrong
-    ├── TargetError (TypeError)              a target cannot be run in a child, or its arguments do not fit
-    ├── PayloadError (TypeError)             a value cannot travel exactly
-    │   └── PayloadTooLarge                  … or is larger than max_message_bytes
-    ├── LaunchError                          this host cannot start a child
-    │   └── SelfSpawnError                   … because the program would start itself
-    ├── PoolBroken                           children keep failing to start
-    ├── SupervisorClosed (RuntimeError)      the supervisor is not open (any more)
-    ├── WrongContext (RuntimeError)          called from another loop, thread or a forked process
-    └── JobError                             one job did not succeed
-        ├── JobFailed                        the target raised
-        ├── JobCrashed                       the child died while it ran the job
-        │   └── JobQuarantined               … three times
-        ├── JobTimedOut                      the attempt's run took longer than `timeout`
-        ├── JobExpired                       queue_timeout or total_timeout ran out
-        ├── JobCancelled                     somebody cancelled the job
-        └── JobIndeterminate                 it is unknown whether an outside effect happened
+OrchestratorError
+├── ConfigurationError (ValueError)      an option, limit or policy is wrong
+├── TargetError (TypeError)              a target cannot be run in a child, or its arguments do not fit
+├── PayloadError (TypeError)             a value cannot travel exactly
+│   └── PayloadTooLarge                  … or is larger than max_message_bytes
+├── LaunchError                          this host cannot start a child
+│   └── SelfSpawnError                   … because the program would start itself
+├── PoolBroken                           children keep failing to start
+├── SupervisorClosed (RuntimeError)      the supervisor is not open (any more)
+├── WrongContext (RuntimeError)          called from another loop, thread or a forked process
+└── JobError                             one job did not succeed
+    ├── JobFailed                        the target raised
+    ├── JobCrashed                       the child died while it ran the job
+    │   └── JobQuarantined               … three times
+    ├── JobTimedOut                      the attempt's run took longer than `timeout`
+    ├── JobExpired                       queue_timeout or total_timeout ran out
+    ├── JobCancelled                     somebody cancelled the job
+    └── JobIndeterminate                 it is unknown whether an outside effect happened
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""What running jobs say: progress, items, calls, requests for permits, lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import _frames
+from orchestrator._models import Artifact, Item, Log, Progress
+from orchestrator.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from orchestrator._attempt import Attempt
+    from orchestrator._limits import Grant, Limits
+    from orchestrator._logs import Logger
+    from orchestrator._record import Record
+    from orchestrator._worker import Worker
+
+# Names that a log event of ours has already.
+_TAKEN = frozenset(("event", "level", "text", "stream", "exc_info", "stack_info", "supervisor"))
+
+
+class Talk:
+    """Passes on what the jobs of one supervisor say while they run.
+
+    Args:
+        limits: What permits come from.
+        logger: Where lines go.
+
+    Attributes:
+        dropped_lines: Lines that children dropped because there were too many.
+    """
+
+    def __init__(self, limits: Limits, logger: Logger) -> None:
+        self.dropped_lines = 0
+        self._limits = limits
+        self._logger = logger
+
+    def told(self, attempt: Attempt, frame: _frames.Frame) -> None:
+        """Act on what a running attempt says."""
+        record, listener = attempt.record, attempt.record.listener
+        number = record.attempts
+        match frame:
+            case _frames.Progressed():
+                attempt.heard()
+                record.progress = Progress(done=frame.done, total=frame.total, text=frame.text, attempt=number)
+                listener.event(record, record.progress)
+            case _frames.Emitted():
+                if record.target.is_generator and record.gather and not record.read:
+                    record.items.append(frame.value)
+                else:
+                    listener.event(record, Item(value=frame.value, attempt=number))
+                if not record.read:
+                    self.credit(record, 1)
+            case _frames.Called():
+                listener.called(record, frame.index, frame.args, frame.kwargs)
+            case _frames.Made():
+                listener.event(record, Artifact(path=frame.path, name=frame.name, attempt=number))
+            case _frames.Acquire():
+                self._acquire(attempt, frame)
+            case _frames.Release():
+                self._release(attempt, frame)
+            case _frames.EffectBegin():
+                attempt.worker.send({"type": "effect_ack", "fence": attempt.fence, "key": frame.key})
+            case _frames.Cache():
+                reason = "this supervisor has no cache"
+                attempt.worker.send({"type": "denied", "request": frame.request, "reason": reason})
+
+    def read(self, record: Record) -> None:
+        """From here on somebody reads the job's events, and its items wait for that."""
+        record.gather = False
+        gathered, record.items = record.items, []
+        for value in gathered:
+            record.listener.event(record, Item(value=value, attempt=record.attempts))
+        record.read = True
+
+    def credit(self, record: Record, count: int, *, calls: bool = False) -> None:
+        """Let the job send so many items (or calls of callbacks) more."""
+        attempt = record.attempt
+        if attempt is not None:
+            frame: dict[str, Any] = {"type": "credit", "fence": attempt.fence, "n": count}
+            attempt.worker.send({**frame, "calls": True} if calls else frame)
+
+    def _acquire(self, attempt: Attempt, frame: _frames.Acquire) -> None:
+        request, worker = frame.request, attempt.worker
+        units = {frame.name: frame.weight}
+        try:
+            self._limits.check(units, "permit")
+        except ConfigurationError as error:
+            worker.send({"type": "denied", "request": request, "reason": str(error)})
+            return
+        if attempt.permits is None or attempt.tickets is None:
+            attempt.permits, attempt.tickets = {}, {}
+
+        def granted(grant: Grant) -> None:
+            if attempt.permits is None or attempt.tickets is None:
+                grant.release()  # the attempt ended while it waited
+                return
+            attempt.tickets.pop(request, None)
+            attempt.permits[request] = grant
+            worker.send({"type": "granted", "request": request})
+
+        ticket = self._limits.request(units, granted)
+        if request not in attempt.permits:
+            attempt.tickets[request] = ticket
+
+    def _release(self, attempt: Attempt, frame: _frames.Release) -> None:
+        ticket = (attempt.tickets or {}).pop(frame.request, None)
+        if ticket is not None:
+            ticket.cancel()
+        grant = (attempt.permits or {}).pop(frame.request, None)
+        if grant is not None:
+            if frame.throttled is None:
+                grant.release()
+            else:
+                grant.throttled(max(0.0, frame.throttled))
+
+    def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None:
+        """Pass a line on: to the log, and to the reader of its job's events."""
+        self.dropped_lines += frame.dropped
+        record = None if attempt is None else attempt.record
+        fields: dict[str, Any] = {"worker": worker.name, "generation": worker.generation}
+        fields["pid"] = None if worker.child is None else worker.child.pid
+        if record is not None:
+            fields.update(job=record.id, key=record.job.key, attempt=record.attempts)
+            listener = record.listener
+            if listener.wants_events:
+                listener.event(
+                    record,
+                    Log(
+                        text=frame.text,
+                        stream=frame.stream,
+                        level=frame.level,
+                        logger=frame.logger,
+                        dropped=frame.dropped,
+                        fields=frame.fields,
+                        attempt=record.attempts,
+                    ),
+                )
+        if frame.logger is not None:
+            fields["logger"] = frame.logger
+        if frame.dropped:
+            fields["dropped"] = frame.dropped
+        said = {name: value for name, value in frame.fields.items() if name not in fields and name not in _TAKEN}
+        self._logger.log("child.line_written", frame.level, stream=frame.stream, text=frame.text, **fields, **said)
