@@ -42,9 +42,17 @@ async def _serve(runtime: Runtime, first: dict[str, Any]) -> None:
         scope = runtime.scope_of(frame)
         task = loop.create_task(_job(runtime, frame, scope))
         tasks[scope.fence] = task
-        task.add_done_callback(lambda _: tasks.pop(scope.fence, None))
+        task.add_done_callback(lambda task: done(task, scope))
         if scope.cancelled:
             task.cancel()
+
+    def done(task: asyncio.Task[None], scope: Scope) -> None:
+        del tasks[scope.fence]
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            # Cancelled before its first step, so that nothing in it could answer.
+            runtime.finish(scope)
+            runtime.write(error_line(scope, error, None))
 
     def soon(call: Any, *args: Any) -> None:
         try:
@@ -86,12 +94,7 @@ async def _job(runtime: Runtime, frame: dict[str, Any], scope: Scope) -> None:
 
     if kind is not None:
         runtime.announce(scope, "async", kind)
-    line: bytes | None
-    try:
-        line = await run_async(frame, find, scope, runtime.limits)
-    except asyncio.CancelledError as error:
-        # Cancelled before its first step: run_async had no chance to answer.
-        line = error_line(scope, error, None)
+    line = await run_async(frame, find, scope, runtime.limits)
     if line is None:
         runtime.hand_back(scope, runtime.find(frame).kind)  # a sync target would stop all the other jobs
         return

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from _collections import deque
-from _thread import allocate_lock, get_ident, interrupt_main
+from _thread import allocate_lock, get_ident, interrupt_main, start_new_thread
 
 from orchestrator import _wire
 from orchestrator.child import _scope, _target
@@ -173,6 +173,19 @@ class Runtime:
             scope.raised = True
             raise JobCancelled("the supervisor asked this job to end")
 
+    def _interrupt_again(self, scope: Scope) -> None:
+        """Repeat the signal until it was heard.
+
+        One that arrives after the interpreter looked for signals and before a blocking call begins does not interrupt
+        that call, and its handler would run only when the call returns.
+        """
+        wait = 0.001
+        while self.running is scope and not scope.raised:
+            time.sleep(wait)
+            wait = min(2 * wait, 0.05)
+            if self.running is scope and not scope.raised:
+                self._interrupt_main()
+
     def _interrupt_main(self) -> None:
         if sys.platform == "win32":
             interrupt_main()  # acts between two bytecodes; a blocking call is ended by the kill that follows
@@ -218,6 +231,7 @@ class Runtime:
             self.cancel_async(fence)
         elif scope is self.running:
             self._interrupt_main()
+            start_new_thread(self._interrupt_again, (scope,))
 
     def _send_stack(self, scope: Scope) -> None:
         if self.task_of is not None:

@@ -206,7 +206,9 @@ class Scope:
                 left = {what: self._sent[what] + _PROGRESS_EVERY - now for what in self._pending}
                 # Sent under the lock: a progress that overtook its job's outcome would carry a fence that is over.
                 self._flush([what for what, time_left in left.items() if time_left <= 0], now)
-                wait = 0.0 if self._over else max([0.0, *(time_left for time_left in left.values())])
+                wait = (
+                    0.0 if self._over else min((time_left for time_left in left.values() if time_left > 0), default=0.0)
+                )
                 self._flusher = wait > 0
 
     def _flush(self, whats: list[object], now: float) -> None:

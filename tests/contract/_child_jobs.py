@@ -25,6 +25,10 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
+def add_path(path: str) -> None:
+    sys.path.append(path)
+
+
 def modules() -> list[str]:
     return sorted(sys.modules)
 
@@ -308,9 +312,7 @@ def warm() -> None:
 def spawn(own_session: bool) -> int:
     import subprocess
 
-    return subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=own_session
-    ).pid
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=own_session).pid
 
 
 def hold_resource_and_hang() -> None:

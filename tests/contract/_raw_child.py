@@ -97,7 +97,9 @@ class RawChild:
         """Take in more frames; False at the end of the stream."""
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([self._out], [], [], left)[0]:
-            raise AssertionError(f"nothing more came; so far:\n{self.frames[-20:]}\nstderr: {bytes(self.stderr[-2000:])!r}")
+            raise AssertionError(
+                f"nothing more came; so far:\n{self.frames[-20:]}\nstderr: {bytes(self.stderr[-2000:])!r}"
+            )
         data = os.read(self._out, 65_536)
         *lines, self._held = (self._held + data).split(b"\n")
         self.lines += lines
@@ -114,7 +116,9 @@ class RawChild:
                     return frame
             seen = len(self.frames)
             if not self._receive(deadline):
-                raise AssertionError(f"the child closed the protocol; frames: {self.frames}; stderr: {bytes(self.stderr)!r}")
+                raise AssertionError(
+                    f"the child closed the protocol; frames: {self.frames}; stderr: {bytes(self.stderr)!r}"
+                )
 
     def of_type(self, kind: str, **members: Any) -> Frame:
         """Wait for a frame of a type with these members."""

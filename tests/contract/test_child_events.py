@@ -321,12 +321,16 @@ def test_records_are_structured_whatever_the_job_configures(child: RawChild, how
     logs = child.all_of("log", stream="logging")
     assert {frame["logger"] for frame in logs} == {"our.logger"} and {frame["fence"] for frame in logs} == {1}
     found = [(frame["level"], frame["text"].partition("\n")[0]) for frame in logs]
-    assert found == [
-        *([("debug", "debug text")] if how == "basic" else []),
-        ("info", "info text"),
-        ("warning", "not %d enough"),
-        ("error", "went wrong"),
-    ][: len(found)] or how
+    assert (
+        found
+        == [
+            *([("debug", "debug text")] if how == "basic" else []),
+            ("info", "info text"),
+            ("warning", "not %d enough"),
+            ("error", "went wrong"),
+        ][: len(found)]
+        or how
+    )
     assert ("info", "info text") in found and ("error", "went wrong") in found
     assert "ZeroDivisionError: division by zero" in logs[-1]["text"]
     printed = [frame["text"] for frame in child.all_of("log") if frame["stream"] in ("stdout", "stderr")]

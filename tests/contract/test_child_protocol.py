@@ -251,7 +251,13 @@ def test_json_forms_are_converted_to_the_annotations(child: RawChild) -> None:
     answer = child.outcome(child.job(f"{TYPED}:send_back", form, convert="json"))
     assert _typed.from_text(answer["typed"], typed.Everything) == everything()
     cells = ["12", "2024-02-29T12:30:00", "true", "34"]
-    assert child.run(f"{TYPED}:from_cells", *cells, convert="text") == ["int", "12", "2024-02-29T12:30:00", "True", "34"]
+    assert child.run(f"{TYPED}:from_cells", *cells, convert="text") == [
+        "int",
+        "12",
+        "2024-02-29T12:30:00",
+        "True",
+        "34",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +277,11 @@ def test_an_argument_that_does_not_fit_is_named(child: RawChild, members: dict[s
 
 @pytest.mark.parametrize(
     ("target", "path"),
-    [(f"{JOBS}:return_object", "result.deep[0]: "), (f"{JOBS}:return_endless", "result[0]"), (f"{TYPED}:lie", "result")],
+    [
+        (f"{JOBS}:return_object", "result.deep[0]: "),
+        (f"{JOBS}:return_endless", "result[0]"),
+        (f"{TYPED}:lie", "result"),
+    ],
 )
 def test_a_result_that_cannot_travel_says_where(child: RawChild, target: str, path: str) -> None:
     answer = child.fail(target)
@@ -342,5 +352,3 @@ def test_a_main_script_that_cannot_be_loaded_fails_the_job(tmp_path: Path, main:
     with raw_child(tmp_path, main=main) as child:
         assert child.fail("__mp_main__:of_main")["error"]["type"] in ("ImportError", "FileNotFoundError")
         assert child.run(f"{JOBS}:add", 1, 2) == 3
-
-
