@@ -25,7 +25,8 @@ WORKER: Table = {
     ("backoff", "rest"): Step("down"),
     ("starting", "ready"): Step("ready", ("welcome",)),
     ("starting", "died"): Step("down", ("bury_unready",)),
-    ("starting", "stop"): Step("stopping", ("ask_to_stop",)),
+    # It has no job to finish, and user code that it preloads may keep it from listening for long.
+    ("starting", "stop"): Step("stopping", ("stop_harder",)),
     ("starting", "kill"): Step("dying", ("kill",)),
     ("ready", "died"): Step("down", ("bury",)),
     ("ready", "stop"): Step("stopping", ("ask_to_stop",)),

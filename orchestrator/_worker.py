@@ -195,7 +195,8 @@ class Worker:
             born(error)
             return
         born(None)
-        self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
+        if self.life.state == "starting":
+            self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
         self.pool.log("worker.child_started", worker=self.name, generation=self.generation, pid=child.pid)
         if self.life.state != "starting":  # stopped or killed while it was being spawned
             child.kill()
@@ -282,6 +283,7 @@ class Worker:
         self._timer = self._loop.call_later(_STOP_ASK, self._stop_harder)
 
     def _stop_harder(self) -> None:
+        self._disarm()
         assert self.child is not None
         self.child.end_input()
         self.child.terminate()
