@@ -208,10 +208,32 @@ class Engine:
         now = self.loop.time()
         self._last_certificate = certificate
         planned = certificate.reason in ("stopped", "recycled")
-        expected = planned or self.state == "new"  # the first one's failure is raised to who opens
+        if planned:
+            self.guard.withdrew(worker.name)
+        elif not was_ready:
+            self.guard.start_failed(worker.name, now, str(certificate))
+        elif not blameless:
+            self.guard.died_idle(worker.name, now, str(certificate))
+        if worker.retiring or self._closing:
+            self.guard.withdrew(worker.name)
+            if worker.retiring and worker in self.workers:
+                self.workers.remove(worker)
+        elif not planned:
+            self._restarts += 1
+            worker.restarts += 1
+        self.queue.has_room()
+        if blameless:
+            # Who waits for the job hears of its end first; logging and spawning take as long as all of that.
+            self.loop.call_soon(self._replace, worker, certificate)
+        else:
+            self._replace(worker, certificate)
+
+    def _replace(self, worker: Worker, certificate: DeathCertificate) -> None:
+        """Log a child's end, and start another one if it was not planned."""
+        planned = certificate.reason in ("stopped", "recycled")
         self.log(
             "worker.child_ended" if planned else "worker.child_died",
-            "info" if expected else "warning",
+            "info" if planned else "warning",
             worker=worker.name,
             generation=certificate.generation,
             pid=certificate.pid,
@@ -220,20 +242,7 @@ class Engine:
             signal=certificate.signal,
             detail=certificate.detail or None,
         )
-        if planned:
-            self.guard.withdrew(worker.name)
-        elif not was_ready:
-            self.guard.start_failed(worker.name, now, str(certificate))
-        elif not blameless:
-            self.guard.died_idle(worker.name, now, str(certificate))
-        self.queue.has_room()
-        if worker.retiring or self._closing:
-            self.guard.withdrew(worker.name)
-            if worker.retiring and worker in self.workers:
-                self.workers.remove(worker)
-        elif not planned:
-            self._restarts += 1
-            worker.restarts += 1
+        if not planned:
             self._start(worker)
         if self.guard.broken:
             self._refuse_all()
@@ -435,6 +444,15 @@ class Engine:
                 await self.jobs.idle.wait()
         except TimeoutError:
             self.log("supervisor.cancel_took_long", "error", outstanding=self.jobs.outstanding)
+
+    def kill_now(self) -> None:
+        """Kill all children and remove their files without waiting; nothing works afterwards, so end the process."""
+        for worker in self.workers:
+            killset = getattr(worker.child, "killset", None)
+            if killset is not None:
+                killset.kill_now()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _tear_down(self, failure: BaseException | None) -> None:
         """Leave nothing behind, however the engine's task ends."""

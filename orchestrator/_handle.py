@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator._link import Link
+    from orchestrator._submission import Submission
 
 # Callbacks may be a thousand calls ahead; credits for them travel in lots.
 _CALL_LOT = 100
@@ -146,20 +147,19 @@ class JobHandle(Receipt):
     Attributes:
         id: Number of the job within its supervisor.
         key: The job's key.
-        job: The job as it was submitted.
     """
 
     wants_events = True
 
-    def __init__(self, link: Link, job: Job) -> None:
+    def __init__(self, link: Link, submission: Submission) -> None:
         super().__init__(link)
-        self.job = job
-        self.key = job.key
+        self.key = submission.job.key
         self.id = 0
+        self._submission = submission
         self._ring = Ring()
         self._reading = False
         self._observed = False
-        self._news: asyncio.Event = asyncio.Event()
+        self._news: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")
@@ -168,6 +168,11 @@ class JobHandle(Receipt):
         record = self.record
         if record is not None and record.error is not None and not self._observed:
             self._link.engine.logger.log("job.failed_unobserved", "error", job=record.id, error=str(record.error))
+
+    @property
+    def job(self) -> Job:
+        """The job as it was submitted."""
+        return self._submission.public_job()
 
     def _attach(self, record: Record) -> None:
         self.record = record
@@ -223,16 +228,20 @@ class JobHandle(Receipt):
 
     def event(self, record: Record, event: Event) -> None:
         self._ring.push(event, read=record.read)
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
 
     def _finish(self) -> None:
         super()._finish()
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
 
     async def _next_event(self) -> Event:
         while not self._ring:
             if self.done:
                 raise StopAsyncIteration
+            if self._news is None:
+                self._news = asyncio.Event()
             self._news.clear()
             await self._news.wait()
         event, owes_credit = self._ring.pop()

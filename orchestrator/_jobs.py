@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec, _frames
@@ -106,11 +107,11 @@ class Jobs:
         self._unsettled[record.id] = record
         job = record.job
         if job.queue_timeout is not None:
-            record.queue_timer = self._loop.call_later(job.queue_timeout, self._expire, record, "queue_timeout")  # type: ignore[arg-type]
+            record.queue_timer = self._loop.call_later(job.queue_timeout, self._waited_too_long, record)  # type: ignore[arg-type]
         if job.total_timeout is not None:
             record.total_timer = self._loop.call_later(job.total_timeout, self._expire, record, "total_timeout")  # type: ignore[arg-type]
         if record.listener.wants_events:
-            record.listener.event(record, StateChange(state="queued"))
+            record.listener.event(record, _change("queued", 0))
         self.queue.put(record)
         self.queue.pump()
 
@@ -118,6 +119,11 @@ class Jobs:
         """End a job, wherever it is; its outcome follows."""
         record.abandoned = True
         self._end(record, "cancelled")
+
+    def _waited_too_long(self, record: Record) -> None:
+        # Not when it runs, or ran and waits to be tried again; a job that waits in a child behind others has not begun.
+        if record.attempts == 0 or (record.attempts == 1 and record.attempt is not None and not record.attempt.begun):
+            self._expire(record, "queue_timeout")
 
     def _expire(self, record: Record, bound: str) -> None:
         record.expired_by = bound
@@ -164,7 +170,7 @@ class Jobs:
         if record.items:
             record.items.clear()  # of an earlier attempt
         if record.listener.wants_events:
-            record.listener.event(record, StateChange(state="running", attempt=record.attempts))
+            record.listener.event(record, _change("running", record.attempts))
         return self._fence
 
     def _settle(
@@ -178,7 +184,7 @@ class Jobs:
         del self._unsettled[record.id]
         self.outcomes[status] += 1
         if record.listener.wants_events:
-            record.listener.event(record, StateChange(state=str(status), attempt=record.attempts))
+            record.listener.event(record, _change(status, record.attempts))
         record.listener.settled(record)
         self.settled_one()
         if not self._unsettled:
@@ -301,8 +307,10 @@ class Jobs:
             return
         record.step("returned")
         if record.listener.wants_events:
-            record.listener.event(record, StateChange(state="queued"))
+            record.listener.event(record, _change("queued", 0))
         self.queue.put(record, front=True)
+        if record.queue_timer is not None and record.queue_timer.when() <= self._loop.time():
+            self._waited_too_long(record)  # it was taken to be running when its time was up
 
     def _clean_up(self, attempt: Attempt, record: Record, keep: Any) -> None:
         """Settle an attempt that ended early in a child that lives on, once all that it started is gone."""
@@ -392,7 +400,7 @@ class Jobs:
         record.retry_timer = self._loop.call_later(delay, self._due, record)
         self._logger.log("job.retry_scheduled", job=record.id, key=record.job.key, after=kind, delay=round(delay, 3))
         if record.listener.wants_events:
-            record.listener.event(record, StateChange(state="waiting", attempt=record.attempts))
+            record.listener.event(record, _change("waiting", record.attempts))
         return True
 
     def _due(self, record: Record) -> None:
@@ -421,3 +429,9 @@ class Jobs:
             self._settle(record, Status.FAILED, error=PayloadError("args", f"cannot be written to {path}: {error}"))
         else:
             attempt.worker.send_spilled(attempt, path)
+
+
+@lru_cache(1024)
+def _change(state: str, attempt: int) -> StateChange:
+    """Return the event; equal ones are one, for there are several per job."""
+    return StateChange(state=str(state), attempt=attempt)

@@ -24,20 +24,20 @@ WORKER: Table = {
     ("backoff", "start"): Step("starting", ("spawn",)),
     ("backoff", "rest"): Step("down"),
     ("starting", "ready"): Step("ready", ("welcome",)),
-    ("starting", "died"): Step("down", ("bury_unready",)),
+    ("starting", "died"): Step("down"),
     # It has no job to finish, and user code that it preloads may keep it from listening for long.
     ("starting", "stop"): Step("stopping", ("stop_harder",)),
     ("starting", "kill"): Step("dying", ("kill",)),
-    ("ready", "died"): Step("down", ("bury",)),
+    ("ready", "died"): Step("down"),
     ("ready", "stop"): Step("stopping", ("ask_to_stop",)),
     ("ready", "kill"): Step("dying", ("kill",)),
     ("stopping", "ready"): Step("stopping"),
     ("stopping", "kill"): Step("dying", ("kill",)),
-    ("stopping", "died"): Step("down", ("bury",)),
+    ("stopping", "died"): Step("down"),
     ("dying", "ready"): Step("dying"),
     ("dying", "kill"): Step("dying", ("kill",)),
     ("dying", "stop"): Step("dying"),
-    ("dying", "died"): Step("down", ("bury",)),
+    ("dying", "died"): Step("down"),
 }
 
 # A job that simply succeeds goes queued, running, settled without asking this table; everything else does.

@@ -26,7 +26,7 @@ from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorC
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from orchestrator._record import Record
+    from orchestrator._record import Listener, Record
 
 __all__ = ("JobHandle", "Supervisor")
 
@@ -174,6 +174,11 @@ class Supervisor:
         finally:
             self._closed = True
 
+    def _kill_now(self) -> None:
+        """Kill all children with everything they started: for a process that is about to end by `os._exit`."""
+        if self._link is not None:
+            self._link.engine.kill_now()
+
     def __del__(self) -> None:
         if self._link is not None and not self._closed and os.getpid() == self._pid:
             warnings.warn(f"{self!r} was never closed; use `async with`", ResourceWarning, source=self, stacklevel=2)
@@ -226,14 +231,14 @@ class Supervisor:
         """
         link = self._open_link()
         submission = self._submitter.make(target, args, kwargs)
-        handle = JobHandle(link, submission.public_job())
+        handle = JobHandle(link, submission)
         await self._accept(link, submission, handle)
         return handle
 
     async def _submit_stream(self, submission: Submission) -> JobHandle:
         """Submit a job whose items have a reader from the start."""
         link = self._open_link()
-        handle = JobHandle(link, submission.public_job())
+        handle = JobHandle(link, submission)
         handle.events()
         await self._accept(link, submission, handle, read=True)
         return handle
@@ -250,7 +255,7 @@ class Supervisor:
         self,
         link: Link,
         submission: Submission,
-        receipt: Receipt,
+        receipt: Listener,
         *,
         read: bool = False,
         index: int | None = None,
@@ -261,7 +266,7 @@ class Supervisor:
             payload = await link.ask(engine.in_thread, submission.encode)
         else:
             payload = submission.encode()
-        if payload.callbacks:
+        if payload.callbacks and isinstance(receipt, Receipt):
             receipt.hold_context()
         if not engine.has_space:
             await link.ask(engine.wait_for_space)

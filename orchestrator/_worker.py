@@ -464,11 +464,6 @@ class Worker:
             return "protocol"
         return "signal" if end.signal is not None else "exit"
 
-    def _bury(self) -> None:
-        """Nothing more to do: the child sees to its own burial."""
-
-    _bury_unready = _bury
-
     def take_back(self, attempt: Attempt) -> None:
         """Drop an attempt that was never sent."""
         if self.leases is not None:
