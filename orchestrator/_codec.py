@@ -202,7 +202,7 @@ class _Encoder:
                 "a target that is named by a string takes JSON values; give the function itself, whose annotations "
                 'say how such a value travels, or send its JSON form with Job(convert="json")'
             )
-        return f"annotate the parameter of {self._target.reference} with the value's type, or send JSON values"
+        return f"annotate the parameter of {self._target.label} with the value's type, or send JSON values"
 
     def _check(self, value: Any, path: str) -> None:
         found = _wire.find_inexact(value, path)

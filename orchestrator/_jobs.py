@@ -194,7 +194,7 @@ class Jobs:
 
     def _label(self, record: Record) -> str:
         key = "" if record.job.key is None else f" {record.job.key!r}"
-        return f"job {record.id}{key} ({record.target.reference})"
+        return f"job {record.id}{key} ({record.target.label})"
 
     def _error(self, kind: Any, record: Record, text: str, **data: Any) -> Any:
         return kind(

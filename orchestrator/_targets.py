@@ -80,6 +80,11 @@ class Target:
             self._most = len(positional)
 
     @property
+    def label(self) -> str:
+        """The reference as its author knows it: children call the main script by another name."""
+        return self.reference.replace(MAIN, "__main__", 1)
+
+    @property
     def is_async(self) -> bool:
         return self.kind in ("async", "async_generator")
 
@@ -112,7 +117,7 @@ class Target:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            text = f"{self.reference}{self._signature}: {error}"
+            text = f"{self.label}{self._signature}: {error}"
             wrong = [name for name in kwargs if name in _OPTIONS and name not in self._signature.parameters]
             if wrong:
                 text += f"; options of a job live on Job: Job({self.reference.rpartition(':')[2]}, {wrong[0]}=…)"
@@ -125,7 +130,7 @@ class Target:
         for name in kwargs:
             if name in _OPTIONS and name not in self._signature.parameters:
                 warnings.warn(
-                    f"{name}= goes to {self.reference} as an argument; "
+                    f"{name}= goes to {self.label} as an argument; "
                     f"if the job's option is meant, write run(Job({self.reference.rpartition(':')[2]}, {name}=…))",
                     stacklevel=4,
                 )
