@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from orchestrator.cli._outcomes import Report, report_outcome, report_problem
+from orchestrator.cli._outcomes import Report, report_problem, report_settled
 from orchestrator.cli._rows import InvalidLine, JobBuilder
-from orchestrator.exceptions import ConfigurationError, OrchestratorError, PayloadError, TargetError
+from orchestrator.exceptions import (
+    ConfigurationError,
+    OrchestratorError,
+    PayloadError,
+    PoolBroken,
+    SupervisorClosed,
+    TargetError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from orchestrator._link import Link
+    from orchestrator._models import Event
     from orchestrator._progress import ProgressMeter
-    from orchestrator._supervisor import JobHandle, Supervisor
+    from orchestrator._record import Record as JobRecord
+    from orchestrator._supervisor import Supervisor
     from orchestrator.cli._records import Record
     from orchestrator.cli._sink import Sink
     from orchestrator.cli._source import RecordSource
@@ -85,6 +95,43 @@ class Window:
             self._since, self._settled = now, 0
 
 
+class _Entry:
+    """One job that is on its way: hears of its end from the engine, which costs less than a task or a handle.
+
+    Attributes:
+        settled: Takes the job's record when it has its outcome; last.
+    """
+
+    __slots__ = ("done", "job", "line", "link", "position", "take")
+
+    wants_events = False
+
+    def __init__(self, position: int, line: int, link: Link, take: Callable[[_Entry, JobRecord], None]) -> None:
+        self.position = position
+        self.line = line
+        self.link = link
+        self.take = take
+        self.job: JobRecord | None = None
+        self.done = False
+
+    def settled(self, record: JobRecord) -> None:
+        """Report the outcome."""
+        self.done = True
+        self.take(self, record)
+
+    def event(self, record: JobRecord, event: Event) -> None:
+        """Leave progress and items of a job unread."""
+
+    def called(self, record: JobRecord, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+        """Make no calls: a job that came as JSON has no functions."""
+
+    def cancel(self) -> None:
+        """Cancel the job, wherever it is."""
+        if self.job is not None and not self.done:
+            with contextlib.suppress(SupervisorClosed):  # It settled the job when it closed.
+                self.link.call(self.link.engine.jobs.cancel, self.job)
+
+
 class BatchRun:
     """One run: takes records, submits jobs, reports outcomes.
 
@@ -126,9 +173,7 @@ class BatchRun:
         self._window = window
         self._failures = 0
         self._position = 0
-        self._running: dict[JobHandle, None] = {}
-        self._idle: deque[asyncio.Future[tuple[int, int, JobHandle]]] = deque()
-        self._settlers = 0
+        self._running: dict[int, _Entry] = {}
         self._moved = asyncio.Event()
         self._stopping = False
 
@@ -140,38 +185,35 @@ class BatchRun:
         """Read no more and cancel what was read."""
         self._source.stop()
         self._stopping = True
-        for handle in tuple(self._running):
-            handle.cancel()
+        # Soon, not now: this may be called while the engine tells of a job that has ended.
+        asyncio.get_running_loop().call_soon(self._cancel_running)
+
+    def _cancel_running(self) -> None:
+        for entry in tuple(self._running.values()):
+            entry.cancel()
+
+    def line_of(self, job: int) -> int | None:
+        """Return the line of the input that a running job came from."""
+        entry = self._running.get(job)
+        return None if entry is None else entry.line
 
     async def run(self) -> None:
         """Run to the end of the input, or to the end of what was read before `drain` or `stop`."""
-        async with anyio.create_task_group() as settlers:
-            while True:
-                if self._is_full():
-                    await self._room()
-                record = self._source.take_nowait()
-                if record is None:
-                    if not await self._source.wait():
-                        break
-                    continue
-                position, self._position = self._position, self._position + 1
-                if self._position % RECORDS_PER_TURN == 0:
-                    await anyio.lowlevel.checkpoint()
-                handle = await self._submit(position, record)
-                if handle is None:
-                    continue
-                self._running[handle] = None
-                if self._stopping:
-                    handle.cancel()
-                if self._idle:
-                    self._idle.popleft().set_result((position, record[0], handle))
-                else:
-                    self._settlers += 1
-                    settlers.start_soon(self._settle_all, position, record[0], handle)
-            while self._running:
-                self._moved.clear()
-                await self._moved.wait()
-            settlers.cancel_scope.cancel()
+        while True:
+            if self._is_full():
+                await self._room()
+            record = self._source.take_nowait()
+            if record is None:
+                if not await self._source.wait():
+                    break
+                continue
+            position, self._position = self._position, self._position + 1
+            if self._position % RECORDS_PER_TURN == 0:
+                await anyio.lowlevel.checkpoint()
+            await self._submit(position, record)
+        while self._running:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _room(self) -> None:
         """Wait until one more job may be in flight and its outcome may be written."""
@@ -186,41 +228,37 @@ class BatchRun:
         behind = 0 if self._reorder is None else self._position - self._reorder.next
         return len(self._running) >= size or behind >= size * ORDERED_FACTOR or self._output.is_full
 
-    async def _submit(self, position: int, record: Record) -> JobHandle | None:
+    async def _submit(self, position: int, record: Record) -> None:
         line, content = record
         key: str | None = None
         try:
             job = self._builder.build(content)
             key = job.key
-            return await self._supervisor.submit(job)
+            link, submission = self._supervisor._prepare(job)
+            entry = _Entry(position, line, link, self._ended)
+            entry.job = accepted = await self._supervisor._accept(link, submission, entry)
         except (InvalidLine, ConfigurationError, TargetError, PayloadError) as error:
             self._settled(position, report_problem(line, error, key=key))
         except OrchestratorError as error:
             self._settled(position, report_problem(line, error, key=key))
             self._break(error)
-        return None
+        else:
+            # A pool that broke meanwhile has settled it already.
+            if not entry.done:
+                self._running[accepted.id] = entry
+                if self._stopping:
+                    entry.cancel()
 
     def _break(self, error: OrchestratorError) -> None:
         if self._summary.stopped is None:
             self._summary.stopped = str(error)
             self.stop()
 
-    async def _settle_all(self, position: int, line: int, handle: JobHandle) -> None:
-        """Wait for one job after another: a task per job would cost more than the job."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                outcome = await handle.outcome()
-            except OrchestratorError as error:
-                report = report_problem(line, error, key=handle.key)
-                self._break(error)
-            else:
-                report = report_outcome(line, outcome)
-            self._running.pop(handle, None)
-            self._settled(position, report)
-            idle = loop.create_future()
-            self._idle.append(idle)
-            position, line, handle = await idle
+    def _ended(self, entry: _Entry, record: JobRecord) -> None:
+        self._running.pop(record.id, None)
+        self._settled(entry.position, report_settled(entry.line, record))
+        if isinstance(record.error, PoolBroken | SupervisorClosed):
+            self._break(record.error)
 
     def _settled(self, position: int, report: Report) -> None:
         self._moved.set()

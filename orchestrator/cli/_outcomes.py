@@ -13,7 +13,8 @@ from orchestrator.exceptions import JobCrashed, JobFailed, JobTimedOut
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator._models import ErrorRecord, Outcome
+    from orchestrator._models import ErrorRecord
+    from orchestrator._record import Record
 
 # What a child already sent as exact JSON is written by json, which keeps integers of any size.
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=msgspec.to_builtins).encode
@@ -57,19 +58,22 @@ class Report:
             return json.dumps(self.data, separators=(",", ":"), default=msgspec.to_builtins).encode() + b"\n"
 
 
-def report_outcome(line: int, outcome: Outcome) -> Report:
-    """Return the report of a job's outcome."""
-    data: dict[str, Any] = {"line": line, "key": outcome.key, "status": outcome.status.value}
-    kind = message = ""
-    if outcome.error is None:
-        data["value"] = outcome.value
-    else:
-        error = describe_error(outcome.error)
-        data["error"] = error
-        kind, message = _kind(outcome.status.value, outcome.error), _first_line(str(error["message"]))
-    data["attempts"] = outcome.attempts
-    data["seconds"] = round(outcome.run_seconds, 6)
-    return Report(line, outcome.status.value, kind, message, data)
+def report_settled(line: int, job: Record) -> Report:
+    """Return the report of a job that has its outcome."""
+    assert job.status is not None
+    status = job.status.value
+    key = job.job.key
+    seconds = round(job.run_seconds, 6)
+    if job.error is None:
+        data = {"line": line, "key": key, "status": status, "value": job.value}
+        data["attempts"], data["seconds"] = job.attempts, seconds
+        return Report(line, status, "", "", data)
+    error = describe_error(job.error)
+    # The engine numbers the jobs that it took; the reader of outcomes knows lines.
+    if not isinstance(job.error, JobFailed):
+        error["message"] = error["message"].replace(f"job {job.id} ", f"line {line} ", 1)
+    data = {"line": line, "key": key, "status": status, "error": error, "attempts": job.attempts, "seconds": seconds}
+    return Report(line, status, _kind(status, job.error), _first_line(str(error["message"])), data)
 
 
 def report_problem(line: int, error: Exception, *, key: str | None = None, status: str = "failed") -> Report:
@@ -127,7 +131,7 @@ def _kind(status: str, error: Exception) -> str:
         certificate = error.certificate
         end = certificate.signal or (f"exit code {certificate.exit_code}" if certificate.exit_code is not None else "")
         return f"{status} ({end or certificate.reason})"
-    return status.replace("_", " ")
+    return type(error).__name__ if status == "failed" else status.replace("_", " ")
 
 
 def _first_line(text: str) -> str:

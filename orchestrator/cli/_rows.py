@@ -89,7 +89,8 @@ class JobBuilder:
         try:
             value = msgspec.json.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise InvalidLine(f"the line is not JSON: {error}") from None
+            reason = str(error).removeprefix("JSON is malformed: ")
+            raise InvalidLine(f"the line is not JSON: {reason}") from None
         except RecursionError:
             raise InvalidLine("the line is nested too deeply") from None
         try:

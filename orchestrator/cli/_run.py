@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
-import psutil
 
 from orchestrator._progress import ProgressMeter
 from orchestrator._supervisor import Supervisor
@@ -75,7 +74,7 @@ class _Session:
         options = self._options
         self._errors = Sink(2)
         self._display = make_display(options.progress, self._errors)
-        configure_logging(self._display.print, options.log_level)
+        configure_logging(self._display.print, options.log_level, self._line_of)
         try:
             self._source = RecordSource(options)
             with interrupts(self._interrupted, self._kill):
@@ -203,24 +202,16 @@ class _Session:
         else:
             self._source.stop()
 
+    def _line_of(self, job: int) -> int | None:
+        return None if self._batch is None else self._batch.line_of(job)
+
     def _kill(self) -> NoReturn:
         """Kill the children and everything they started, and leave at once; called in a signal handler."""
-        pids = [] if self._supervisor is None else [worker.pid for worker in self._supervisor.statistics().workers]
-        doomed: list[psutil.Process] = []
-        for pid in pids:
-            if pid is None:  # For psutil that would be this very process.
-                continue
-            try:
-                child = psutil.Process(pid)
-                doomed += [child, *child.children(recursive=True)]
-            except psutil.Error:
-                continue
-        for process in doomed:
-            try:
-                process.kill()
-            except psutil.Error:
-                continue
-        os._exit(EXIT_INTERRUPTED)
+        try:
+            if self._supervisor is not None:
+                self._supervisor._kill_now()
+        finally:
+            os._exit(EXIT_INTERRUPTED)
 
 
 @contextmanager

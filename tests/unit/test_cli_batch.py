@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator._models import Job, Outcome, Status
+from orchestrator._models import Job, Status
 from orchestrator._progress import ProgressMeter
 from orchestrator.cli._batch import MOST_PER_WORKER, ORDERED_FACTOR, BatchRun, Reorder, Window
 from orchestrator.cli._options import RunOptions
@@ -22,44 +22,63 @@ from orchestrator.cli._rows import JobBuilder
 from orchestrator.cli._sink import Sink
 from orchestrator.cli._source import RecordSource
 from orchestrator.cli._summary import RunSummary
-from orchestrator.exceptions import JobCancelled, PayloadError, PoolBroken, TargetError
+from orchestrator.exceptions import JobCancelled, OrchestratorError, PayloadError, PoolBroken, TargetError
 
 if TYPE_CHECKING:
     from orchestrator._supervisor import Supervisor
 
 
-class ScriptedHandle:
-    def __init__(self, job: Job) -> None:
+class ScriptedJob:
+    """What a supervisor knows of a job that it accepted, as far as a run asks."""
+
+    def __init__(self, number: int, job: Job, listener: Any) -> None:
+        self.id = number
         self.job = job
-        self.key = job.key
-        self.settled: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.listener = listener
+        self.status: Status | None = None
+        self.value: Any = None
+        self.error: OrchestratorError | None = None
+        self.attempts = 0
+        self.run_seconds = 0.0
 
     def succeed(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(Outcome(status=Status.SUCCEEDED, value=self.job.args[0], job_id=1, attempts=1))
+        self._settle(Status.SUCCEEDED, value=self.job.args[0], attempts=1)
 
     def cancel(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(Outcome(status=Status.CANCELLED, error=JobCancelled("cancelled"), job_id=1))
+        self._settle(Status.CANCELLED, error=JobCancelled("cancelled"))
 
-    async def outcome(self) -> Outcome:
-        return await asyncio.shield(self.settled)
+    def refuse(self, error: OrchestratorError) -> None:
+        self._settle(Status.FAILED, error=error)
+
+    def _settle(self, status: Status, **fields: Any) -> None:
+        if self.status is None:
+            self.status = status
+            vars(self).update(fields)
+            self.listener.settled(self)
 
 
 class ScriptedSupervisor:
-    """Settles a job when `on_submit` says so."""
+    """Settles a job when `on_submit` says so, at once or later."""
 
-    def __init__(self, on_submit: Callable[[ScriptedHandle], None]) -> None:
+    def __init__(self, on_submit: Callable[[ScriptedJob], None]) -> None:
         self.on_submit = on_submit
-        self.handles: list[ScriptedHandle] = []
+        self.jobs: list[ScriptedJob] = []
         self.most = 0
+        # The way to the engine, which cancels.
+        self.engine = SimpleNamespace(jobs=SimpleNamespace(cancel=ScriptedJob.cancel))
 
-    async def submit(self, job: Job) -> ScriptedHandle:
-        handle = ScriptedHandle(job)
-        self.handles.append(handle)
-        self.most = max(self.most, sum(not handle.settled.done() for handle in self.handles[-1_000:]))
-        self.on_submit(handle)
-        return handle
+    def call(self, function: Callable[[ScriptedJob], None], job: ScriptedJob) -> None:
+        function(job)
+
+    def _prepare(self, job: Job) -> tuple[ScriptedSupervisor, Job]:
+        return self, job
+
+    async def _accept(self, link: ScriptedSupervisor, job: Job, listener: Any) -> ScriptedJob:
+        accepted = ScriptedJob(len(self.jobs) + 1, job, listener)
+        self.jobs.append(accepted)
+        self.most = max(self.most, sum(job.status is None for job in self.jobs[-1_000:]))
+        self.on_submit(accepted)
+        return accepted
 
 
 async def always_ready() -> None:
@@ -117,7 +136,7 @@ async def finish(run: Run) -> None:
 
 
 async def test_each_record_settles_once(tmp_path: Path) -> None:
-    supervisor = ScriptedSupervisor(ScriptedHandle.succeed)
+    supervisor = ScriptedSupervisor(ScriptedJob.succeed)
     run = make_run(tmp_path, supervisor, list(range(5_000)))
     await finish(run)
     assert sorted(run.lines()) == list(range(1, 5_001))
@@ -127,7 +146,7 @@ async def test_each_record_settles_once(tmp_path: Path) -> None:
 
 async def test_no_more_than_the_window_is_in_flight(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
-    supervisor = ScriptedSupervisor(lambda handle: cast("None", loop.call_soon(handle.succeed)))
+    supervisor = ScriptedSupervisor(lambda job: cast("None", loop.call_soon(job.succeed)))
     run = make_run(tmp_path, supervisor, list(range(500)), window=7)
     await finish(run)
     assert supervisor.most == 7
@@ -135,12 +154,12 @@ async def test_no_more_than_the_window_is_in_flight(tmp_path: Path) -> None:
 
 
 async def test_lines_that_are_no_jobs_fail_and_the_run_goes_on(tmp_path: Path) -> None:
-    def refuse_some(handle: ScriptedHandle) -> None:
-        if handle.job.args[0] == 2:
+    def refuse_some(job: ScriptedJob) -> None:
+        if job.job.args[0] == 2:
             raise PayloadError("args[0]", "is too deep")
-        if handle.job.args[0] == 3:
+        if job.job.args[0] == 3:
             raise TargetError("no such target")
-        handle.succeed()
+        job.succeed()
 
     run = make_run(tmp_path, ScriptedSupervisor(refuse_some), ["nonsense", "", 1, 2, 3, 4], ordered=True)
     await finish(run)
@@ -155,11 +174,11 @@ async def test_ordered_keeps_the_order_of_the_input_and_its_memory_is_bounded(tm
     window = 4
     stuck = anyio.Event()
 
-    def hold_the_first(handle: ScriptedHandle) -> None:
-        if handle.job.args[0] == 0:
+    def hold_the_first(job: ScriptedJob) -> None:
+        if job.job.args[0] == 0:
             return
-        handle.succeed()
-        if handle.job.args[0] == window * ORDERED_FACTOR - 1:
+        job.succeed()
+        if job.job.args[0] == window * ORDERED_FACTOR - 1:
             stuck.set()
 
     supervisor = ScriptedSupervisor(hold_the_first)
@@ -169,15 +188,15 @@ async def test_ordered_keeps_the_order_of_the_input_and_its_memory_is_bounded(tm
         with anyio.fail_after(10):
             await stuck.wait()
         await anyio.wait_all_tasks_blocked()
-        assert len(supervisor.handles) == window * ORDERED_FACTOR
+        assert len(supervisor.jobs) == window * ORDERED_FACTOR
         assert run.reports == []
-        supervisor.handles[0].succeed()
+        supervisor.jobs[0].succeed()
     assert run.lines() == list(range(1, 101))
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_max_failures_cancels_the_rest_and_settles_all_that_was_read(tmp_path: Path, ordered: bool) -> None:
-    supervisor = ScriptedSupervisor(lambda handle: None)
+    supervisor = ScriptedSupervisor(lambda job: None)
     run = make_run(tmp_path, supervisor, [1, 2, "bad", "bad", *range(1_000)], max_failures=2, ordered=ordered)
     await finish(run)
     assert [(report.line, report.status) for report in sorted(run.reports, key=lambda report: report.line)] == [
@@ -191,8 +210,8 @@ async def test_max_failures_cancels_the_rest_and_settles_all_that_was_read(tmp_p
 async def test_drain_runs_what_was_read_and_stop_cancels_it(tmp_path: Path) -> None:
     full = anyio.Event()
 
-    def fill(handle: ScriptedHandle) -> None:
-        if handle.job.args[0] == 3:
+    def fill(job: ScriptedJob) -> None:
+        if job.job.args[0] == 3:
             full.set()
 
     supervisor = ScriptedSupervisor(fill)
@@ -202,8 +221,8 @@ async def test_drain_runs_what_was_read_and_stop_cancels_it(tmp_path: Path) -> N
         with anyio.fail_after(10):
             await full.wait()
         run.batch.drain()
-        for handle in supervisor.handles[:2]:
-            handle.succeed()
+        for job in supervisor.jobs[:2]:
+            job.succeed()
         await anyio.wait_all_tasks_blocked()
         assert len(run.reports) == 2
         run.batch.stop()
@@ -212,8 +231,8 @@ async def test_drain_runs_what_was_read_and_stop_cancels_it(tmp_path: Path) -> N
 
 
 async def test_broken_pool_ends_the_run_and_says_why(tmp_path: Path) -> None:
-    def break_at_2(handle: ScriptedHandle) -> None:
-        if handle.job.args[0] == 2:
+    def break_at_2(job: ScriptedJob) -> None:
+        if job.job.args[0] == 2:
             raise PoolBroken("children keep failing to start")
 
     run = make_run(tmp_path, ScriptedSupervisor(break_at_2), [1, 2, 3])

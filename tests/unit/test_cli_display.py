@@ -107,8 +107,35 @@ def test_log_events_are_lines(lines: list[str]) -> None:
     assert lines[2].startswith("12:34:56 error   run.failed\nTraceback")
 
 
+@pytest.mark.parametrize(("level", "shown"), [("info", [2, 3]), ("debug", [1, 1, 2, 3])])
+def test_children_that_come_and_go_as_planned_are_no_news(level: str, shown: list[int], lines: list[str]) -> None:
+    before = structlog.get_config()
+    try:
+        configure_logging(lines.append, level)
+        log = structlog.get_logger("orchestrator")
+        log.info("worker.child_started", worker="w1", generation=1)
+        log.info("worker.child_ready", worker="w1", generation=1)
+        log.info("worker.child_started", worker="w1", generation=2)
+        log.warning("worker.child_died", worker="w1", generation=3, signal=None)
+    finally:
+        structlog.configure(**before)
+    assert [int(line.rstrip()[-1]) for line in lines] == shown
+
+
+def test_jobs_are_named_by_their_line_while_that_is_known(lines: list[str]) -> None:
+    before = structlog.get_config()
+    try:
+        configure_logging(lines.append, "info", {3: 5}.get)
+        log = structlog.get_logger("orchestrator")
+        log.info("child.line_written", text="hello", job=3, supervisor="run")
+        log.info("child.line_written", text="hello", job=4, supervisor="run")
+    finally:
+        structlog.configure(**before)
+    assert [line.split("line_written ")[1] for line in lines] == ["hello line=5\n", "hello job=4\n"]
+
+
 @pytest.mark.parametrize(
-    ("value", "shown"), [("", '""'), ("a b", '"a b"'), ("a\nb", '"a\\nb"'), (1.5, "1.5"), (None, "None"), ([1], "[1]")]
+    ("value", "shown"), [("", '""'), ("a b", '"a b"'), ("a\nb", '"a\\nb"'), (1.5, "1.5"), ([1], "[1]")]
 )
 def test_values_of_log_events_stay_on_their_line(value: Any, shown: str, lines: list[str]) -> None:
     assert render(None, "info", {"event": "e", "x": value}) == f"12:34:56 info    e x={shown}\n"

@@ -1,17 +1,23 @@
 """Lines of outcomes, and the summary that groups failures."""
 
+from __future__ import annotations
+
 import datetime
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from orchestrator._models import DeathCertificate, ErrorRecord, Outcome, Progress, Status
+from orchestrator._models import DeathCertificate, ErrorRecord, Progress, Status
 from orchestrator._progress import ProgressMeter
-from orchestrator.cli._outcomes import Report, report_outcome, report_problem
+from orchestrator.cli._outcomes import Report, report_problem, report_settled
 from orchestrator.cli._rows import InvalidLine
 from orchestrator.cli._summary import KINDS_KEPT, RunSummary, duration
-from orchestrator.exceptions import JobCancelled, JobCrashed, JobError, JobFailed, JobTimedOut
+from orchestrator.exceptions import JobCancelled, JobCrashed, JobFailed, JobTimedOut, OrchestratorError, PayloadError
+
+if TYPE_CHECKING:
+    from orchestrator._record import Record
 
 CERTIFICATE = DeathCertificate(
     worker="run-1",
@@ -34,30 +40,40 @@ def written(report: Report) -> dict[str, Any]:
     return loaded
 
 
-def failed(error: JobError, status: Status = Status.FAILED) -> Outcome:
-    return Outcome(status=status, error=error, job_id=1, key="k", attempts=2, run_seconds=0.25)
+def settled(
+    status: Status, *, value: Any = None, error: OrchestratorError | None = None, key: str | None = None, attempts: int = 1
+) -> Record:
+    job = SimpleNamespace(key=key)
+    return cast(
+        "Record",
+        SimpleNamespace(
+            id=1, job=job, status=status, value=value, error=error, attempts=attempts, run_seconds=0.0123456789
+        ),
+    )
+
+
+def failed(error: OrchestratorError, status: Status = Status.FAILED) -> Record:
+    return settled(status, error=error, key="k", attempts=2)
 
 
 @pytest.mark.parametrize(
     "value", [None, True, 3, 2**80, -0.5, "é\n\u2028", [1, {"a": []}], {"b": None}, "\ud800", 1e300]
 )
 def test_values_are_written_exactly(value: Any) -> None:
-    outcome = Outcome(status=Status.SUCCEEDED, value=value, job_id=1, attempts=1, run_seconds=0.0123456789)
-    assert written(report_outcome(3, outcome)) == {
+    assert written(report_settled(3, settled(Status.SUCCEEDED, value=value))) == {
         "line": 3, "key": None, "status": "succeeded", "value": value, "attempts": 1, "seconds": 0.012346,
     }  # fmt: skip
 
 
 def test_rebuilt_values_are_written_as_json() -> None:
-    outcome = Outcome(status=Status.SUCCEEDED, value=datetime.date(2024, 2, 29), job_id=1)
-    assert written(report_outcome(1, outcome))["value"] == "2024-02-29"
+    assert written(report_settled(1, settled(Status.SUCCEEDED, value=datetime.date(2024, 2, 29))))["value"] == "2024-02-29"
 
 
 def test_error_of_the_target() -> None:
     record = ErrorRecord(type="shop.Bad", message="no\nprice", traceback="File x", notes=("n",), data={"code": 4})
-    report = report_outcome(9, failed(JobFailed("shop.Bad: no price", error=record)))
+    report = report_settled(9, failed(JobFailed("shop.Bad: no price", error=record)))
     assert written(report) == {
-        "line": 9, "key": "k", "status": "failed", "attempts": 2, "seconds": 0.25,
+        "line": 9, "key": "k", "status": "failed", "attempts": 2, "seconds": 0.012346,
         "error": {
             "type": "shop.Bad", "message": "no\nprice", "traceback": "File x", "notes": ["n"], "data": {"code": 4},
         },
@@ -66,7 +82,7 @@ def test_error_of_the_target() -> None:
 
 
 def test_crash_tells_all_that_is_known() -> None:
-    report = report_outcome(9, failed(JobCrashed("it died", certificate=CERTIFICATE), Status.CRASHED))
+    report = report_settled(9, failed(JobCrashed("it died", certificate=CERTIFICATE), Status.CRASHED))
     error = written(report)["error"]
     assert error == {
         "type": "JobCrashed", "message": "it died", "traceback": "", "reason": "signal", "exit_code": None,
@@ -77,11 +93,22 @@ def test_crash_tells_all_that_is_known() -> None:
 
 
 def test_timeout_shows_where_it_hung() -> None:
-    report = report_outcome(9, failed(JobTimedOut("too long", timeout=2.0, stack="File x"), Status.TIMED_OUT))
+    report = report_settled(9, failed(JobTimedOut("too long", timeout=2.0, stack="File x"), Status.TIMED_OUT))
     assert written(report)["error"] == {
         "type": "JobTimedOut", "message": "too long", "traceback": "File x", "timeout": 2.0,
     }  # fmt: skip
     assert report.kind == "timed out"
+
+
+def test_a_job_is_named_by_its_line_and_not_by_the_number_that_the_engine_gave_it() -> None:
+    died = JobCrashed("job 1 (shop:buy) crashed: child 1 of job 1", certificate=CERTIFICATE)
+    assert report_settled(9, failed(died, Status.CRASHED)).message == "line 9 (shop:buy) crashed: child 1 of job 1"
+    raised = ErrorRecord(type="ValueError", message="job 1 (mine) is odd", traceback="")
+    assert report_settled(9, failed(JobFailed("…", error=raised))).message == "job 1 (mine) is odd"
+
+
+def test_failure_without_an_exception_of_the_target_is_grouped_by_its_type() -> None:
+    assert report_settled(2, failed(PayloadError("args[0]", "is a set"))).kind == "PayloadError"
 
 
 def test_line_that_is_no_job() -> None:
@@ -164,8 +191,7 @@ def test_interrupted_is_130_even_when_all_succeeded(not_run: int | None, said: s
 
 def test_a_cancelled_job_is_no_success() -> None:
     summary = RunSummary()
-    outcome = Outcome(status=Status.CANCELLED, error=JobCancelled("cancelled"), job_id=1)
-    summary.add(report_outcome(1, outcome))
+    summary.add(report_settled(1, settled(Status.CANCELLED, error=JobCancelled("cancelled"))))
     assert (summary.exit_code, summary.failed, summary.cancelled) == (1, 0, 1)
 
 
