@@ -32,11 +32,12 @@ else:
             **kwargs: Any,
         ) -> Any:
             internals: Any = unix_events
+            watcher: Any = asyncio.PidfdChildWatcher() if _has_pidfd() else asyncio.ThreadedChildWatcher()
+            watcher.attach_loop(self)
             waiter = self.create_future()
             transport = internals._UnixSubprocessTransport(
                 self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
             )
-            watcher: Any = asyncio.PidfdChildWatcher() if _has_pidfd() else asyncio.ThreadedChildWatcher()
             watcher.add_child_handler(transport.get_pid(), self._child_watcher_callback, transport)  # type: ignore[attr-defined]
             try:
                 await waiter
