@@ -103,7 +103,7 @@ def encode_job(job: Job, target: Target, args: Sequence[Any], kwargs: Mapping[st
         if type(value) not in _ATOMS or value != value:
             plain = False
             break
-    if plain and not kwargs and job.init is None and job.key is None and job.convert == "exact":
+    if plain and not kwargs and job.init is None and job.key is None and job.convert == "exact" and not job.limits:
         try:
             body = b'"args":' + _encode(args)
         except (UnicodeEncodeError, OverflowError):
@@ -158,6 +158,8 @@ class _Encoder:
             head += b'"init":' + to_json(dict(job.init)) + b","
         if job.convert != "exact":
             head += b'"convert":"%s",' % job.convert.encode()
+        if job.limits:
+            head += b'"tell":true,'
         if job.key is not None:
             head += b'"key":' + to_json(job.key) + b","
         if self._places:

@@ -33,6 +33,8 @@ class Extend(Frame, tag="extend"):
 class Started(Frame, tag="started"):
     fence: int
     flavour: str | None = None
+    kind: str | None = None
+    called: bool = False
 
 
 class Result(Frame, tag="result"):

@@ -205,7 +205,7 @@ class InlineChild:
                 kind = self._find(frame).kind
             except Exception:  # the job itself will find the same, and say so
                 kind = "sync"
-            self._say({"type": "started", "fence": fence, "flavour": "async" if kind in _ASYNC else "plain"})
+            self._say({"type": "started", "fence": fence, "kind": kind})
         if kind in _ASYNC:
             scope.credits(calls=True).add(_ENDLESS)
             if kind == "async":
@@ -319,7 +319,7 @@ class InlineChild:
 
     async def _run_async(self, frame: dict[str, Any], scope: Scope) -> None:
         fence = scope.fence
-        self._say({"type": "started", "fence": fence, "flavour": "async"})
+        self._say({"type": "started", "fence": fence})
         try:
             line = await run_async(frame, self._find, scope, self.limits)
         except asyncio.CancelledError as error:

@@ -32,13 +32,23 @@ Granted = Callable[["Grant"], None]
 class Grant:
     """Units of one or several limits, held until they are released."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_begun", "_held")
 
     def __init__(self, held: list[tuple[_Gate, float]]) -> None:
         self._held = held
+        self._begun = False
+
+    def began(self) -> None:
+        """Note that what was asked for begins now: from here on the far end counts. Once more does nothing."""
+        if not self._begun:
+            self._begun = True
+            for gate, units in self._held:
+                gate.stamp(units)
 
     def release(self) -> None:
         """Give the units back; once more does nothing."""
+        if self._held:
+            self.began()  # whoever died before he said so may have begun
         held, self._held = self._held, []
         for gate, units in held:
             gate.release(units)
@@ -53,10 +63,11 @@ class Grant:
 class Ticket:
     """One request that waits for its limits, one after the other in the order of their names."""
 
-    __slots__ = ("_done", "_granted", "_taken", "_wanted")
+    __slots__ = ("_begins_later", "_done", "_granted", "_taken", "_wanted")
 
-    def __init__(self, wanted: list[tuple[_Gate, float]], granted: Granted) -> None:
+    def __init__(self, wanted: list[tuple[_Gate, float]], granted: Granted, *, begins_later: bool) -> None:
         self._wanted = wanted
+        self._begins_later = begins_later
         self._taken = 0  # how many of the limits have given their units
         self._granted = granted
         self._done = False
@@ -89,9 +100,9 @@ class Ticket:
                 gate.park(self)
                 return
         self._done = True
-        for gate, units in self._wanted:
-            gate.stamp(units)
         grant = Grant(self._wanted)
+        if not self._begins_later:
+            grant.began()
         try:
             self._granted(grant)
         except Exception as error:
@@ -138,10 +149,17 @@ class Limits:
                 raise ConfigurationError(field, f"must be a number of units greater than 0, not {count!r}")
             self._gates[name].check(count, field)
 
-    def request(self, units: Mapping[str, float], granted: Granted) -> Ticket:
-        """Ask for units of checked limits; `granted` is called on the loop, maybe at once, when all gave theirs."""
+    def request(self, units: Mapping[str, float], granted: Granted, *, begins_later: bool = False) -> Ticket:
+        """Ask for units of checked limits; `granted` is called on the loop, maybe at once, when all gave theirs.
+
+        Args:
+            units: Units by limit.
+            granted: Gets the grant.
+            begins_later: The holder calls `Grant.began` when it begins; until then its units count as if they began
+                at every moment, so that no start that is delayed makes a window too full.
+        """
         # Everybody takes limits in the same order, so no two requests hold what the other waits for.
-        ticket = Ticket([(self._gates[name], units[name]) for name in sorted(units)], granted)
+        ticket = Ticket([(self._gates[name], units[name]) for name in sorted(units)], granted, begins_later=begins_later)
         ticket.proceed()
         return ticket
 
@@ -161,7 +179,8 @@ class _Gate:
     A rate is kept twice. A leaky bucket (AsyncLimiter) spreads the units; the pump alone draws from it, for its own
     queue would let light requests pass heavy ones. A log of what was granted within the last window is what makes the
     bound exact: a bucket alone admits up to its burst more. Units count in the log from when they are taken until a
-    window after the grant, so that requests that wait for a second limit in between can't start in one crowd.
+    window after their holder began, so that those who wait for a second limit, or for a child that first imports a
+    module, can't start in one crowd.
     """
 
     def __init__(self, limit: Limit) -> None:

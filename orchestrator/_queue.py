@@ -160,7 +160,7 @@ class Queue:
                 return True
             lane.pop(record)
             lane.asking.add(record)
-            ticket = self._limits.request(record.job.limits, partial(self._granted, record))
+            ticket = self._limits.request(record.job.limits, partial(self._granted, record), begins_later=True)
             # Granted at once: the callback has run already, and the job is on its way.
             record.ticket = (
                 ticket if record.state == "queued" and record.grant is None and record in lane.asking else None

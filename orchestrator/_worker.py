@@ -355,10 +355,12 @@ class Worker:
                 if frame.flavour is not None:
                     self.flavour = frame.flavour
                 if attempt is not None:
-                    if frame.flavour is not None:
-                        attempt.record.target.learn("sync" if frame.flavour == "plain" else "async")
+                    if frame.kind is not None:
+                        attempt.record.target.learn(frame.kind)
                     if not attempt.begun:
                         attempt.begin()
+                    if frame.called and attempt.record.grant is not None:
+                        attempt.record.grant.began()
             case _frames.Returned():
                 leases.took_back(frame.asked)
                 for fence in frame.fences:
