@@ -12,8 +12,8 @@ import gates
 import pytest
 
 from orchestrator import Job, Outcome, Supervisor
-from orchestrator.exceptions import JobCrashed, JobFailed, PayloadTooLarge
 from orchestrator._models import DeathCertificate
+from orchestrator.exceptions import JobCrashed, JobFailed, PayloadTooLarge
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="about POSIX signals and descriptors")
 

@@ -66,7 +66,9 @@ async def test_a_preload_that_raises_breaks_the_pool_and_shows_its_stderr(scene:
 
 
 async def test_a_child_that_exits_in_preload(scene: Scene) -> None:
-    async with Supervisor(workers=1, preload=["preloads:exit_without_flag"], env=scene.env, restart=QUICK) as supervisor:
+    async with Supervisor(
+        workers=1, preload=["preloads:exit_without_flag"], env=scene.env, restart=QUICK
+    ) as supervisor:
         with pytest.raises(PoolBroken, match="bailing out") as caught:
             await supervisor.run(dying.pid)
         assert caught.value.certificate is not None

@@ -10,6 +10,7 @@ import sys
 import threading
 
 from gates import stand
+
 from orchestrator import child
 
 

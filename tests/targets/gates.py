@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Gate:
         self._open = False
         self._changed = asyncio.Condition()
 
-    async def __aenter__(self) -> Gate:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._come, "127.0.0.1", 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
