@@ -81,11 +81,39 @@ def from_form(value: Any, hint: Any, *, strict: bool) -> Any:
     try:
         return _convert(value, hint, strict=strict)
     except msgspec.ValidationError as error:
+        for form in () if strict or not isinstance(value, str) else _spellings(value):
+            try:
+                return _convert(form, hint, strict=strict)
+            except msgspec.ValidationError:
+                continue
         raise TypeError(f"{value!r:.200} does not fit the annotation {_show(hint)}: {error}") from None
     except NotImplementedError as error:
         raise TypeError(str(error)) from None
     except TypeError:
         return value  # an annotation that msgspec does not know says nothing about JSON: the value goes as it is
+
+
+def _spellings(text: str) -> list[Any]:
+    """Return what a cell may also mean: `.5`, `1.`, `007` or ` 7 ` a number, nothing None, `[1, 2]` an array."""
+    text = text.strip()
+    if not text:
+        return [None]
+    if "_" in text:
+        return []  # a number for Python's source alone
+    if text[0] in "[{":
+        import json
+
+        try:
+            return [json.loads(text)]
+        except (ValueError, RecursionError):
+            return []
+    forms: list[Any] = [text]
+    for kind in (int, float):
+        try:
+            forms.append(repr(kind(text)))
+        except ValueError:
+            continue
+    return forms
 
 
 def _convert(form: Any, hint: Any, *, strict: bool) -> Any:
