@@ -23,8 +23,16 @@ BROWSER_VARIABLE = "ORCHESTRATOR_BROWSER"
 # A child costs three pipes, a pidfd and, for a moment, both ends of each; the rest is for the program itself.
 FILES_PER_CHILD = 8
 FILES_FOR_THE_PROGRAM = 64
+# Where Playwright keeps the programs of its browsers, in the order in which they are looked for.
+PLAYWRIGHT_BROWSERS = (
+    *(f"chromium-*/chrome-*/{name}" for name in ("chrome", "chrome.exe", "*.app")),
+    *(f"chromium_headless_shell-*/*/{name}" for name in ("headless_shell*", "chrome-headless-shell*")),
+    *(f"firefox-*/firefox/{name}" for name in ("firefox", "firefox.exe", "*.app")),
+)
 # Large arguments and the children's own temporary files go there.
 FREE_TEMP_BYTES = 64 * 2**20
+
+OLDEST = (3, 11)
 
 Status = Literal["ok", "failed", "note"]
 
@@ -127,7 +135,7 @@ def check_files(workers: int) -> Check:
 def judge_files(workers: int, soft: int, hard: int, *, unlimited: int = -1) -> Check:
     """Judge the soft and the hard limit of open files."""
     need = FILES_FOR_THE_PROGRAM + FILES_PER_CHILD * workers
-    children = f"{workers} {'child needs' if workers == 1 else 'children need'} about {need}"
+    children = f"{workers} {'child needs' if workers == 1 else 'children need'} about {need:,}"
     if soft == unlimited or soft >= need:
         limit = "no limit" if soft == unlimited else f"limit {soft:,}"
         return Check(name="open files", status="ok", detail=f"{limit}; {children}")
@@ -135,7 +143,7 @@ def judge_files(workers: int, soft: int, hard: int, *, unlimited: int = -1) -> C
         remedy = f"ulimit -n {need}"
     else:
         most = max(1, (hard - FILES_FOR_THE_PROGRAM) // FILES_PER_CHILD)
-        remedy = f"ask for at most {most} workers, or raise the hard limit of {hard:,}"
+        remedy = f"ask for at most {most} {'worker' if most == 1 else 'workers'}, or raise the hard limit of {hard:,}"
     return Check(name="open files", status="failed", detail=f"limit {soft:,}; {children}", remedy=remedy)
 
 
@@ -169,7 +177,7 @@ def check_browser(
         remedy = f"correct or unset {BROWSER_VARIABLE}"
         return Check(name="browser", status="failed", detail=f"{BROWSER_VARIABLE}={named} is no program", remedy=remedy)
     for folder in _playwright_folders(variables) if folders is None else folders:
-        for pattern in ("chromium-*/chrome-*/chrome*", "chromium-*/chrome-*/*.app", "firefox-*/firefox/firefox*"):
+        for pattern in PLAYWRIGHT_BROWSERS:
             for browser in sorted(folder.glob(pattern), reverse=True):
                 return Check(name="browser", status="ok", detail=f"{browser} (Playwright's own)")
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"):

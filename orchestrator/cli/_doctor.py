@@ -14,6 +14,8 @@ import typer
 
 from orchestrator.cli import _checks
 from orchestrator.cli._checks import Check
+from orchestrator.cli._console_log import configure_logging
+from orchestrator.exceptions import OrchestratorError
 
 # Far more than a start takes on a slow machine, and less than a person waits.
 CHILD_DEADLINE = 60.0
@@ -27,6 +29,8 @@ def run_doctor(*, workers: int | None = None, as_json: bool = False) -> int:
         workers: Children that are to run at once; one per CPU.
         as_json: Print one JSON object instead of lines.
     """
+    # What goes wrong is in the lines below; what a child says on its way is in `run --debug`.
+    configure_logging(lambda _line: None, "critical")
     checks = anyio.run(run_checks, workers or os.cpu_count() or 1, backend="asyncio")
     ok = all(check.status != "failed" for check in checks)
     if as_json:
@@ -39,12 +43,13 @@ def run_doctor(*, workers: int | None = None, as_json: bool = False) -> int:
 
 async def run_checks(workers: int) -> list[Check]:
     """Return every check, in the order in which a person reads them."""
+    command = check_command()
     return [
         _checks.check_python(),
         _checks.check_package(),
         _checks.check_dependencies(),
-        check_command(),
-        await check_child(),
+        command,
+        *([] if command.status == "failed" else [await check_child()]),
         _checks.check_loop(),
         _checks.check_files(workers),
         _checks.check_temp(),
@@ -55,47 +60,58 @@ async def run_checks(workers: int) -> list[Check]:
 def check_command() -> Check:
     """Say which command starts a child here, and why."""
     from orchestrator import _launch
-    from orchestrator.exceptions import LaunchError
 
     try:
         launch = _launch.describe()
-    except LaunchError as error:
-        return Check(name="command", status="failed", detail=str(error), remedy="set ORCHESTRATOR_CHILD_COMMAND")
-    return Check(name="command", status="ok", detail=f"{shlex.join(launch.command)}: {launch.reason}")
+    except OrchestratorError as error:
+        problem, _, advice = str(error).partition("; ")
+        if os.environ.get(_launch.COMMAND):
+            advice = f"correct or unset {_launch.COMMAND}"
+        else:
+            advice = advice or f"set {_launch.COMMAND} to the path of a Python interpreter"
+        return Check(name="command", status="failed", detail=problem, remedy=advice)
+    # The program that `-c` takes is ours and the same everywhere; a person wants to see which Python.
+    words = ["…" if word == _launch.BOOT else shlex.quote(word) for word in launch.command]
+    return Check(name="command", status="ok", detail=f"{' '.join(words)}: {launch.reason}")
 
 
 async def check_child() -> Check:
     """Start one child and run one job in it."""
+    from orchestrator._models import RestartPolicy
     from orchestrator._supervisor import Supervisor
-    from orchestrator.exceptions import OrchestratorError
 
     begin = time.perf_counter()
     try:
         with anyio.fail_after(CHILD_DEADLINE):
-            async with Supervisor(1, name="doctor") as supervisor:
+            # A person waits: the first failure is the answer.
+            async with Supervisor(1, name="doctor", restart=RestartPolicy(max_restarts=0)) as supervisor:
                 pid = await supervisor.run("os:getpid")
                 first = time.perf_counter() - begin
     except TimeoutError:
-        return Check(
-            name="child",
-            status="failed",
-            detail=f"no answer within {CHILD_DEADLINE:.0f} s",
-            remedy="look at what the child does: orchestrator run --debug",
-        )
+        problem, said = f"no answer within {CHILD_DEADLINE:.0f} s", ""
     except OrchestratorError as error:
-        return Check(name="child", status="failed", detail=str(error), remedy=_child_remedy(error))
-    if pid == os.getpid():
-        return Check(name="child", status="failed", detail="the job ran in this very process", remedy="report this bug")
-    whole = time.perf_counter() - begin
-    detail = f"started and ran a job in {first:.2f} s, gone after {whole:.2f} s"
-    return Check(name="child", status="ok", detail=detail)
+        certificate = getattr(error, "certificate", None)
+        problem = str(error if certificate is None else certificate).partition("\n")[0]
+        said = certificate.stderr[-1] if certificate is not None and certificate.stderr else ""
+    else:
+        if pid == os.getpid():
+            problem = "the job ran in this very process"
+            return Check(name="child", status="failed", detail=problem, remedy="report this bug")
+        whole = time.perf_counter() - begin
+        detail = f"started and ran a job in {first:.2f} s, gone after {whole:.2f} s"
+        return Check(name="child", status="ok", detail=detail)
+    if said and said not in problem:
+        problem = f"{problem}; it said: {said}"
+    return Check(name="child", status="failed", detail=problem, remedy=_child_remedy())
 
 
-def _child_remedy(error: Exception) -> str:
-    certificate = getattr(error, "certificate", None)
-    if certificate is not None and certificate.stderr:
-        return f"the child said: {certificate.stderr[-1]}"
-    return "look at what the child does: orchestrator run --debug"
+def _child_remedy() -> str:
+    from orchestrator import _launch
+
+    if os.environ.get(_launch.COMMAND):
+        oldest = ".".join(map(str, _checks.OLDEST))
+        return f"let {_launch.COMMAND} name a Python {oldest} or newer, or unset it"
+    return "see what it does: echo 5 | orchestrator run --target math:factorial --debug"
 
 
 def _version() -> str:

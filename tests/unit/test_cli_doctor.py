@@ -16,6 +16,7 @@ def test_open_files() -> None:
     assert (few.status, few.remedy) == ("failed", "ulimit -n 864")
     hard = _checks.judge_files(100, 256, 256)
     assert (hard.status, hard.remedy) == ("failed", "ask for at most 24 workers, or raise the hard limit of 256")
+    assert _checks.judge_files(2, 60, 60).remedy == "ask for at most 1 worker, or raise the hard limit of 60"
 
 
 def test_another_owner_of_the_package() -> None:
@@ -80,8 +81,11 @@ def test_browsers_are_found_in_order(tmp_path: Path) -> None:
     on_path = program(tmp_path / "bin" / "chromium")
     environment: dict[str, str] = {}
     assert str(on_path) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
+    shell = program(tmp_path / "chromium_headless_shell-1200" / "chrome-linux" / "headless_shell")
+    assert str(shell) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
     own = program(tmp_path / "chromium-1200" / "chrome-linux" / "chrome")
-    assert str(own) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
+    program(own.parent / "chrome_sandbox")
+    assert f"{own} (" in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
     named = program(tmp_path / "mine")
     environment["ORCHESTRATOR_BROWSER"] = str(named)
     assert str(named) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
