@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from orchestrator import _wire
@@ -12,9 +13,12 @@ if TYPE_CHECKING:
     from orchestrator._attempt import Attempt
     from orchestrator._child_process import Child
     from orchestrator._inline import InlineChild
+    from orchestrator._models import Seconds
     from orchestrator._record import Record
     from orchestrator._worker import Worker
 
+# Where the stack of a hanging child can be asked for by a signal.
+_HAS_SIGNALS = sys.platform != "win32"
 # Jobs are sent ahead as long as the child has less than this much work: long enough to hide a round trip of a busy
 # host many times over, short enough that nobody notices the wait behind it.
 _AHEAD = 0.004
@@ -99,11 +103,18 @@ class Leases:
                 self._slow_timer = self._loop.call_later(_SLOW, self._look_for_slowness)
         payload = record.payload
         head = b'{"type":"job","fence":%d,"job":%d,"attempt":%d,' % (attempt.fence, record.id, record.attempts)
+        if not _HAS_SIGNALS and record.job.timeout is not None:
+            head += self._dump_order(record.job.timeout)
         if len(payload.body) > _wire.SPILL_BYTES and self._child.temp:
             path = os.path.join(self._child.temp, f"job-{attempt.fence}")
             self._worker.desk.spill(attempt, path)
             return b""
         return b"%s%s%s}\n" % (head, payload.head, payload.body)
+
+    def _dump_order(self, timeout: Seconds) -> bytes:
+        """Return the members that have the child write its stack by itself, for nothing can ask it to."""
+        after = float(timeout) + self._worker.grace / 2  # type: ignore[arg-type]
+        return b'"dump_after":%.3f,"dump_file":%s,' % (after, _wire.encode_json(self._child.stack_path()).encode())
 
     def spilled(self, attempt: Attempt, path: str) -> bytes:
         """Return the frame of an attempt whose payload is in a file now."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from orchestrator import _wire
 from orchestrator._models import Limit, RestartPolicy, Seconds, seconds, whole
@@ -106,6 +106,28 @@ class Options:
         if not path.is_dir():
             raise ConfigurationError("cwd", f"{str(path)!r} is not a folder")
         self._set("cwd", str(path.absolute()))
+
+
+class OptionsDict(TypedDict, total=False):
+    """The options of a supervisor but `workers`, for the signature of a class that passes them on."""
+
+    name: str
+    concurrency: int
+    limits: Iterable[Limit]
+    isolation: Literal["process", "inline"]
+    queue_size: int
+    command: Sequence[str] | None
+    env: Mapping[str, str | None] | None
+    env_allow: Sequence[str] | None
+    secrets: Sequence[str]
+    cwd: str | os.PathLike[str] | None
+    preload: Sequence[str]
+    max_jobs: int | None
+    restart: RestartPolicy | None
+    grace: Seconds
+    start_timeout: Seconds
+    on_exit: Literal["drain", "cancel"]
+    max_message_bytes: int
 
 
 def _one_of(value: object, name: str, choices: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from orchestrator import _launch
 from orchestrator._blocking_handle import PIECE, BlockingHandle
@@ -23,6 +23,8 @@ from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorC
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from orchestrator._options import OptionsDict
+
 __all__ = ("BlockingHandle", "BlockingItems", "BlockingOutcomes", "BlockingSupervisor")
 
 Target = Callable[..., Any] | str
@@ -35,7 +37,7 @@ class BlockingSupervisor:
     call `open` and `close`; one that is still open when the program ends is closed then, and cancels its jobs.
     """
 
-    def __init__(self, workers: int | None = None, **options: Any) -> None:
+    def __init__(self, workers: int | None = None, **options: Unpack[OptionsDict]) -> None:
         self._options = options_of(workers, options)
         self._submitter = Submitter(self._options)
         self._thread: EngineThread | None = None
