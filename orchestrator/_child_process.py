@@ -29,6 +29,9 @@ _KILL_TO_EXIT = 1.5
 # How long the burial may take: promise 3 gives grace + 2 s in all.
 _SWEEP = 1.5
 
+# Bytes of a frame that a debug log shows.
+_SHOWN = 500
+
 InThread = Callable[..., Awaitable[Any]]
 
 
@@ -41,6 +44,7 @@ class Recipe:
         folder: Makes the supervisor's temp folder, and returns its path.
         in_thread: Runs a blocking function in a thread and returns what it returns.
         inline: Whether children are to be had without a process.
+        trace: Logs launches and frames, for debugging.
         abandoned: Ends of threads that inline jobs which were given up keep busy, by worker.
     """
 
@@ -52,6 +56,7 @@ class Recipe:
     folder: Callable[[], str]
     in_thread: InThread
     inline: bool = False
+    trace: Callable[..., None] | None = None
     abandoned: dict[str, asyncio.Event] = field(default_factory=dict)
 
 
@@ -110,6 +115,7 @@ class Child:
         self.buried = asyncio.Event()  # … and so was everything it started
         self._recipe = recipe
         self._owner = owner
+        self._trace = recipe.trace
         self._pipes: Pipes | None = None
         self._lines = _wire.Lines(2 * max(recipe.init["max_message_bytes"], _wire.MAX_MESSAGE_BYTES))
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
@@ -133,11 +139,15 @@ class Child:
             LaunchError: If the command cannot be run.
         """
         launch = _launch.describe(self._recipe.command)
+        if self._trace is not None:
+            self._trace("child.launched", command=launch.command, reason=launch.reason)
         self.temp = os.path.join(self._recipe.folder(), self.name)
         os.mkdir(self.temp, 0o700)
         marker = secrets.token_hex(8)
         env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker, command=self._recipe.command)
-        env.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.temp))
+        for name in ("TMPDIR", "TEMP", "TMP"):
+            if name not in (self._recipe.env or {}):
+                env[name] = self.temp
         try:
             self._pipes = make_pipes()
             self._process = await anyio.open_process(
@@ -213,6 +223,8 @@ class Child:
 
     def deliver(self, data: bytes) -> None:
         """Send whole frames, encoded."""
+        if self._trace is not None:
+            self._trace("child.frames_sent", child=self.name, frames=self._readable(data))
         if self._pipes is not None:
             self._pipes.write(data)
 
@@ -271,8 +283,18 @@ class Child:
 
     def _received(self, data: bytes) -> None:
         lines, oversized = self._lines.feed(data)
+        if self._trace is not None:
+            for line in lines:
+                self._trace("child.frame_received", child=self.name, frame=self._readable(line))
         if lines or oversized:
             self._owner.received(self, lines, oversized)
+
+    def _readable(self, data: bytes) -> str:
+        """Return the beginning of what travels, for a log: without secrets."""
+        text = data[: 8 * _SHOWN].decode("utf-8", "backslashreplace")
+        for value in self._recipe.init["secrets"].values():
+            text = text.replace(_wire.encode_json(value)[1:-1], "***") if value else text
+        return text if len(data) <= _SHOWN else f"{text[:_SHOWN]}… ({len(data)} bytes)"
 
     def _ended(self) -> None:
         """Its side of the protocol is closed: it is dying, or user code closed what is not its own."""

@@ -127,6 +127,7 @@ class Engine:
             folder=self._make_folder,
             in_thread=self.in_thread,
             inline=options.isolation == "inline",
+            trace=self.logger.debug if self.logger.debugging else None,
         )
 
     def _make_folder(self) -> str:
@@ -233,7 +234,8 @@ class Engine:
         planned = certificate.reason in ("stopped", "recycled")
         self.log(
             "worker.child_ended" if planned else "worker.child_died",
-            "info" if planned else "warning",
+            # The first one's failure is raised to who opens the supervisor.
+            "info" if planned or self.state == "new" else "warning",
             worker=worker.name,
             generation=certificate.generation,
             pid=certificate.pid,
@@ -403,7 +405,7 @@ class Engine:
             broken_reason=self.guard.reason if broken else None,
         )
 
-    def scale(self, count: int) -> None:
+    async def scale(self, count: int) -> None:
         """Have `count` workers; those that are too many finish their jobs first."""
         kept = [worker for worker in self.workers if not worker.retiring]
         for _ in range(count - len(kept)):

@@ -162,7 +162,10 @@ class Worker:
 
     def step(self, event: str) -> None:
         """Take a step of its life and do what that asks for."""
-        for effect in self.life.step(event, self._loop.time()):
+        effects = self.life.step(event, self._loop.time())
+        if self._recipe.trace is not None:
+            self._recipe.trace("worker.stepped", worker=self.name, step=event, state=self.life.state)
+        for effect in effects:
             getattr(self, f"_{effect}")()
 
     def _spawn(self) -> None:
