@@ -145,6 +145,8 @@ class Child:
         os.mkdir(self.temp, 0o700)
         marker = secrets.token_hex(8)
         env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker, command=self._recipe.command)
+        for name in self._recipe.init["secrets"]:
+            env.pop(name, None)  # it goes over the pipe: an environment block can be read from outside
         for name in ("TMPDIR", "TEMP", "TMP"):
             if name not in (self._recipe.env or {}):
                 env[name] = self.temp

@@ -159,7 +159,9 @@ class Limits:
                 at every moment, so that no start that is delayed makes a window too full.
         """
         # Everybody takes limits in the same order, so no two requests hold what the other waits for.
-        ticket = Ticket([(self._gates[name], units[name]) for name in sorted(units)], granted, begins_later=begins_later)
+        ticket = Ticket(
+            [(self._gates[name], units[name]) for name in sorted(units)], granted, begins_later=begins_later
+        )
         ticket.proceed()
         return ticket
 
