@@ -62,6 +62,7 @@ class Inbox:
         self._main_reads = False  # who owns stdin: the main thread (between quick jobs) or the reader thread
         self._pumping = False  # the main thread is in a read
         self._started = 0  # jobs taken: tells the reader thread whether the same one still runs
+        self._woken = False  # the main thread was waiting at the gate, and is not now
         # Where the reader thread waits while the main thread waits for jobs.
         self._rest = allocate_lock()
         self._rest.acquire()
@@ -75,15 +76,21 @@ class Inbox:
 
     def _read(self) -> None:
         while True:
+            seen = self._started
             self._pump()
             # Only now, with the whole batch handled: two threads that cut lines at once would mix up the jobs' order.
-            if self._hand_over():
+            if self._hand_over(seen):
                 self._watch()
 
-    def _hand_over(self) -> bool:
+    def _hand_over(self, seen: int) -> bool:
+        """Leave stdin to the main thread if it has something to gain by it; `seen` jobs were taken before the read."""
         with self.lock:
             if not self._started or self._deliver is not None:
                 return False  # starting, or an async child, whose main thread never reads
+            busy = self._started == seen and not self._woken
+            self._woken = False
+            if busy:
+                return False  # the main thread has been at one job all the while: it would not read soon
             self._main_reads = True
             self._wake()
         return True
@@ -155,6 +162,7 @@ class Inbox:
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, False
         if waiting:
+            self._woken = True
             self._gate.release()
 
     # The main thread

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _LOG_BURST = 10_000
 _LOG_RATE = 5_000
 _LONGEST_TEXT = 128 * 1024
+# Seconds between two pauses of a job that writes all the time, and their length (the system makes it 60 microseconds).
+_SHARE_EVERY = 0.004
+_SHARE = 1e-6
 
 
 class Runtime:
@@ -44,6 +47,7 @@ class Runtime:
         self._lock = allocate_lock()  # guards writes: frames never mix
         self._writer = 0  # the thread that holds it
         self._late: deque[bytes] = deque()
+        self._shared = 0.0
         self._main = get_ident()
         self._masked = 0
         self._inbox = Inbox(incoming, self._act, self._begin, self.parent_gone)
@@ -104,8 +108,21 @@ class Runtime:
         finally:
             if main:
                 self._masked -= 1
+        if self.running is not None or self.cancel_async is not None:
+            self._let_others_run()
         if main and not self._masked:
             self.raise_if_cancelled()
+
+    def _let_others_run(self) -> None:
+        """Now and then, leave the interpreter to the reader thread for long enough.
+
+        A job that does nothing but print lets go of the interpreter's lock, and of ours, for microseconds only: less
+        than another thread takes to wake up. The reader thread would hear a cancel or a ping after seconds.
+        """
+        now = time.monotonic()
+        if now - self._shared > _SHARE_EVERY:
+            self._shared = now
+            time.sleep(_SHARE)
 
     def _write_all(self, data: bytes) -> None:
         written = os.write(self._out, data)

@@ -33,7 +33,9 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 def is_plain(hint: Any) -> bool:
     """Return whether JSON values need no conversion for this annotation."""
-    return hint in _PLAIN_HINTS
+    import typing  # loaded by whoever found the annotation
+
+    return hint is typing.Any or hint in _PLAIN_HINTS
 
 
 def to_text(value: Any, hint: Any, path: str) -> str:

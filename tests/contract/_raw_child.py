@@ -1,4 +1,4 @@
-"""Drives one real child through its three pipes, as any supervisor could, with nothing of the supervisor's in between."""
+"""Drives one real child through its three pipes, as any supervisor could, with no supervisor in between."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from orchestrator import _launch
 
 # Far above what anything here takes; a machine may be busy.
 DEADLINE = 20.0
+# Another interpreter for the children, to run these tests against it; what needs msgspec there fails without it.
+PYTHON = os.environ.get("RAW_CHILD_PYTHON")
 
 Frame = dict[str, Any]
 
@@ -37,7 +39,7 @@ class RawChild:
         self.temp.mkdir()
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         self.process = subprocess.Popen(
-            [sys.executable, *flags, "-c", _launch.BOOT, _launch.LABEL],
+            [PYTHON or sys.executable, *flags, "-c", _launch.BOOT, _launch.LABEL],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,9 +57,9 @@ class RawChild:
         self._fence = 0
         self._drainer = threading.Thread(target=self._drain, daemon=True)
         self._drainer.start()
-        paths = [str(Path(__file__).parent), *sys.path]
+        paths = [str(Path(__file__).parent), *([] if PYTHON else sys.path)]
         root = str(Path(_launch.__file__).parent.parent)
-        body = os.fsencode("\0".join([self.nonce, "=", root, *paths]))
+        body = os.fsencode("\0".join([self.nonce, "+" if PYTHON else "=", root, *paths]))
         self.write(b"%08x" % len(body) + body)
         if init is not None:
             self.start(**init)
@@ -84,9 +86,8 @@ class RawChild:
 
     def job_frame(self, target: str, *args: Any, **members: Any) -> Frame:
         self._fence += 1
-        return {
-            "type": "job", "fence": self._fence, "job": self._fence, "attempt": 1, "target": target, "args": args, **members,
-        }  # fmt: skip
+        head = {"type": "job", "fence": self._fence, "job": self._fence, "attempt": 1}
+        return {**head, "target": target, "args": args, **members}
 
     def _drain(self) -> None:
         assert self.process.stderr

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 
 from orchestrator import _wire
 from tests.contract import _child_jobs
-from tests.contract._raw_child import DEADLINE, RawChild, raw_child
+from tests.contract._raw_child import DEADLINE, Frame, RawChild, raw_child
 
 JOBS = "_child_jobs"
 SOURCE = Path(_child_jobs.__file__)
@@ -354,25 +355,24 @@ def test_the_child_notes_what_it_runs(child: RawChild) -> None:
 
 def test_bursts_recalls_pings_and_cancels_keep_the_order(child: RawChild) -> None:
     """Every way in which the two threads hand stdin to each other, many times."""
-    answered: dict[int, str] = {}
+
+    def is_answer(frame: Frame, fence: int) -> bool:
+        if frame["type"] == "returned":
+            return bool(frame["fences"] == [fence])
+        return frame["type"] in ("result", "error") and frame["fence"] == fence
+
     for round_ in range(60):
-        burst = [
-            child.job_frame(f"{JOBS}:nap", (0, 0, 0.003, 0.0005)[n % 4], kind="sync") for n in range(round_ % 9 + 1)
-        ]
+        naps = [(0, 0, 0.003, 0.0005)[n % 4] for n in range(round_ % 9 + 1)]
+        burst = [child.job_frame(f"{JOBS}:nap", seconds, kind="sync") for seconds in naps]
         fences = [frame["fence"] for frame in burst]
         child.send(*burst, {"type": "ping", "seq": round_}, {"type": "recall", "fences": fences[5:]})
         if round_ % 3 == 0:
             child.send({"type": "cancel", "fence": fences[-1]})
         child.of_type("pong", seq=round_)
-        returned = set(child.wait(lambda frame: frame["type"] == "returned" and frame["asked"] == fences[5:])["fences"])  # noqa: B023
+        returned = child.of_type("returned", asked=fences[5:])["fences"]
         for fence in fences:
             if fence not in returned:
-                answered[fence] = child.wait(
-                    lambda frame: (
-                        (frame["type"] in ("result", "error") and frame["fence"] == fence)  # noqa: B023
-                        or (frame["type"] == "returned" and frame["fences"] == [fence])
-                    )  # noqa: B023
-                )["type"]
+                child.wait(partial(is_answer, fence=fence))
     ran = [frame["fence"] for frame in child.frames if frame["type"] in ("result", "error")]
     assert ran == sorted(ran) and len(ran) == len(set(ran))
     assert child.stop() == 0
