@@ -61,6 +61,8 @@ class Supervisor:
         ConfigurationError: If an option has a value that it cannot have.
     """
 
+    _link: Link | None = None  # also of one whose options were refused: `__del__` looks
+
     def __init__(
         self,
         workers: int | None = None,
@@ -103,7 +105,6 @@ class Supervisor:
             on_exit=on_exit,
             max_message_bytes=max_message_bytes,
         )
-        self._link: Link | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._submitter = Submitter(self._options)
@@ -325,7 +326,7 @@ class Supervisor:
     async def scale(self, workers: int) -> None:
         """Change how many workers there are; those that are too many finish their jobs first."""
         link = self._open_link()
-        link.call(link.engine.scale, whole(workers, "workers", minimum=1))
+        await link.ask(link.engine.scale, whole(workers, "workers", minimum=1))
 
     async def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""

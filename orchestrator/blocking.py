@@ -37,10 +37,11 @@ class BlockingSupervisor:
     call `open` and `close`; one that is still open when the program ends is closed then, and cancels its jobs.
     """
 
+    _thread: EngineThread | None = None  # also of one whose options were refused: `__del__` looks
+
     def __init__(self, workers: int | None = None, **options: Unpack[OptionsDict]) -> None:
         self._options = options_of(workers, options)
         self._submitter = Submitter(self._options)
-        self._thread: EngineThread | None = None
         self._pid = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -223,7 +224,7 @@ class BlockingSupervisor:
     def scale(self, workers: int) -> None:
         """Change how many workers there are; those that are too many finish their jobs first."""
         thread = self._check_open()
-        thread.call(thread.engine.scale, whole(workers, "workers", minimum=1))
+        _wait(thread.submit(thread.engine.scale, whole(workers, "workers", minimum=1)))
 
     def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""
