@@ -194,6 +194,8 @@ class _Encoder:
         try:
             text = _typed.to_text(value, hint, where)
         except TypeError as error:
+            if found is None:
+                return value  # a tuple that no annotation carries arrives as a list
             raise PayloadError(where, str(error).removeprefix(f"{where}: ")) from None
         self._typed[str(place)] = text
         return None

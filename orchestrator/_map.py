@@ -45,6 +45,8 @@ class Outcomes:
     Each outcome has the `index` and the `item` it belongs to.
     """
 
+    _closed = True  # also of one whose items were refused: `__del__` looks
+
     def __init__(self, supervisor: Supervisor, template: Job | None, items: Any, *, ordered: bool) -> None:
         if not isinstance(items, Iterable | AsyncIterable):
             raise ConfigurationError("items", f"must be an iterable or an async iterable, not {type(items).__name__}")

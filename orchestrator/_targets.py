@@ -125,8 +125,10 @@ class Target:
 
     def warn_of_options(self, kwargs: Mapping[str, Any]) -> None:
         """Warn when the caller seems to mean an option of the job, which the target swallows with its `**kwargs`."""
-        if self._signature is None or not kwargs:
+        if self._signature is None:
             return
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in self._signature.parameters.values()):
+            return  # it will be refused, in words of its own
         for name in kwargs:
             if name in _OPTIONS and name not in self._signature.parameters:
                 warnings.warn(
