@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +23,7 @@ _LOOKED_AT = 4_000
 
 _SHORT = 1024
 _ATOMS = frozenset((str, int, bool, type(None), float))
+_INFINITIES = (float("inf"), float("-inf"))
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,30 +99,35 @@ def encode_job(job: Job, target: Target, args: Sequence[Any], kwargs: Mapping[st
         TargetError: If the arguments do not fit the target's signature.
     """
     target.check_call(args, kwargs)
-    plain = True
-    for value in args:
-        if type(value) not in _ATOMS or value != value:
-            plain = False
-            break
-    if plain and not kwargs and job.init is None and job.key is None and job.convert == "exact" and not job.limits:
+    if job.init is None and job.key is None and not job.limits and _is_plain(args) and _is_plain(kwargs.values()):
         try:
             body = b'"args":' + _encode(args)
+            if kwargs:
+                body += b',"kwargs":' + _encode(kwargs)
         except (UnicodeEncodeError, OverflowError):
             body = b'"args":' + to_json(args)
+            if kwargs:
+                body += b',"kwargs":' + to_json(kwargs)
         # Infinity compares equal to itself; msgspec writes it as null, which is the only null after a float.
-        if b"null" not in body or None in args:
-            _check_infinities(args)
+        if b"null" not in body or not _has_infinity(args, kwargs):
             _check_size(body, largest)
-            return Payload(_head(target), body)
+            head = _head(target)
+            if job.convert != "exact":
+                head += b'"convert":"%s",' % job.convert.encode()
+            return Payload(head, body)
     return _Encoder(job, target).payload(args, kwargs, largest)
 
 
-def _check_infinities(args: Sequence[Any]) -> None:
-    for index, value in enumerate(args):
-        if type(value) is float:
-            found = _wire.find_inexact(value, f"args[{index}]")
-            if found is not None:
-                raise PayloadError(*found)
+def _is_plain(values: Iterable[Any]) -> bool:
+    """Return whether all values are atoms that JSON carries as they are; infinities are not looked for."""
+    for value in values:  # noqa: SIM110  any() would make a generator for each job
+        if type(value) not in _ATOMS or value != value:
+            return False
+    return True
+
+
+def _has_infinity(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return any(type(value) is float and value in _INFINITIES for value in (*args, *kwargs.values()))
 
 
 def _check_size(body: bytes, largest: int) -> None:
