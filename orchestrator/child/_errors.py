@@ -77,18 +77,25 @@ def record(error: BaseException, depth: int = 0) -> dict[str, Any]:
             "type": _name(type(error)),
             "message": _message(error),
             "traceback": _formatted(error) if depth == 0 else "",
-            "bases": [_name(kind) for kind in type(error).__mro__ if kind not in (object, BaseException, Exception)],
-            "data": _data(error),
         }
-        notes = getattr(error, "__notes__", None)
-        if isinstance(notes, list):
-            found["notes"] = [_cut(note, _LONGEST_MESSAGE) for note in notes[:50] if isinstance(note, str)]
-        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if cause is not None and cause is not error and depth < _DEEPEST_CAUSE:
-            found["cause"] = record(cause, depth + 1)
-        return found
     except BaseException as problem:  # last resort, for instance out of memory or stack
         return {"type": type(error).__name__, "message": f"(no details: {type(problem).__name__})", "traceback": ""}
+    try:
+        _add_details(found, error, depth)
+    except BaseException:  # attributes are user code too; what was found so far is enough
+        return found
+    return found
+
+
+def _add_details(found: dict[str, Any], error: BaseException, depth: int) -> None:
+    found["bases"] = [_name(kind) for kind in type(error).__mro__ if kind not in (object, BaseException, Exception)]
+    found["data"] = _data(error)
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        found["notes"] = [_cut(note, _LONGEST_MESSAGE) for note in notes[:50] if isinstance(note, str)]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and cause is not error and depth < _DEEPEST_CAUSE:
+        found["cause"] = record(cause, depth + 1)
 
 
 def brief(error: BaseException) -> dict[str, Any]:
