@@ -113,7 +113,13 @@ def test_functions_of_main_run(tmp_path: Path, command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "loaded as __main__"
-    assert [line for line in lines[1:] if "loaded" not in line] == ["42", "3", "8", "Point(x=2)", "__main__.Oops of main"]
+    assert [line for line in lines[1:] if "loaded" not in line] == [
+        "42",
+        "3",
+        "8",
+        "Point(x=2)",
+        "__main__.Oops of main",
+    ]
     assert "loaded as __main__" not in lines[1:]
 
 
