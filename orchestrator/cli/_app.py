@@ -39,6 +39,7 @@ app = typer.Typer(
 def run_app(arguments: list[str] | None) -> int:
     """Run the command line and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    _occupy_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character shows its number: no reason to fail.
@@ -62,6 +63,15 @@ def run_app(arguments: list[str] | None) -> int:
         _close_stdout()
 
 
+def _occupy_standard_descriptors() -> None:
+    """Keep what we open off a standard descriptor that was closed: outcomes would be written into it."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            return
+
+
 def _fail(message: str, code: int) -> int:
     typer.echo(f"Error: {message}", err=True)
     return code
@@ -74,6 +84,8 @@ def _command_path(error: Exception) -> str:
 
 def _close_stdout() -> None:
     """Keep Python from complaining at exit that whoever read our output is gone."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -237,7 +237,9 @@ class BatchRun:
             link, submission = self._supervisor._prepare(job)
             entry = _Entry(position, line, link, self._ended)
             entry.job = accepted = await self._supervisor._accept(link, submission, entry)
-        except (InvalidLine, ConfigurationError, TargetError, PayloadError) as error:
+        except ConfigurationError as error:
+            self._settled(position, report_problem(line, InvalidLine(str(error).removeprefix("job.")), key=key))
+        except (InvalidLine, TargetError, PayloadError) as error:
             self._settled(position, report_problem(line, error, key=key))
         except OrchestratorError as error:
             self._settled(position, report_problem(line, error, key=key))
@@ -251,7 +253,9 @@ class BatchRun:
 
     def _break(self, error: OrchestratorError) -> None:
         if self._summary.stopped is None:
-            self._summary.stopped = str(error)
+            # One line: the log and the outcome have the rest, such as what the child said.
+            reason = str(error).partition("\n")[0].rstrip(":.")
+            self._summary.stopped = f"{reason}. See `orchestrator doctor` for what this host lacks."
             self.stop()
 
     def _ended(self, entry: _Entry, record: JobRecord) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 LOG_INTERVAL = 9.0
 # Ten frames a second look live, and what children print waits at most this long.
 BAR_INTERVAL = 0.1
+# Two characters for each of the two times that somebody may press Ctrl-C within a frame.
+ROOM_FOR_KEYS = 4
 # So many lines are printed without waiting for the next frame, so that whoever fills the terminal is made to wait.
 MOST_PENDING = 1_000
 
@@ -45,6 +48,9 @@ class Display(Protocol):
     def close(self, progress: ProgressSnapshot | None) -> None:
         """Show the end, or nothing more when the run did not get that far."""
 
+    def abandon(self) -> None:
+        """Leave the terminal usable for a process that ends at once."""
+
 
 class QuietDisplay:
     """Shows text and no progress."""
@@ -63,6 +69,9 @@ class QuietDisplay:
 
     def close(self, progress: ProgressSnapshot | None) -> None:
         """Show nothing."""
+
+    def abandon(self) -> None:
+        """Do nothing: what is written is text."""
 
 
 class LogDisplay(QuietDisplay):
@@ -85,6 +94,7 @@ class BarDisplay:
 
     def __init__(self, stream: SinkStream) -> None:
         # rich asks for a TextIO and uses the few methods that the stream has.
+        self._descriptor = stream.fileno()
         self._console = Console(file=stream, force_terminal=True)  # type: ignore[arg-type]
         self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._pending: list[str] = []
@@ -107,6 +117,11 @@ class BarDisplay:
         if progress is not None:
             self.show(progress, None)
         self._live.stop()
+
+    def abandon(self) -> None:
+        """Show the cursor again, below the bar; written here and now, for no thread will."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, b"\r\n\x1b[?25h")
 
     def _print_pending(self) -> None:
         if self._pending:
@@ -135,7 +150,20 @@ def make_display(progress: str, sink: Sink, descriptor: int = 2) -> Display:
     return LogDisplay(stream) if progress == "log" else QuietDisplay(stream)
 
 
-def render_bar(progress: ProgressSnapshot, statistics: Statistics | None) -> Table:
+class _Short:
+    """A line that leaves room at the end, for the `^C` that a terminal shows there when somebody presses Ctrl-C.
+
+    A line that is full would grow by one, and the next frame would be drawn one line too low.
+    """
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self._text, options.update(width=max(1, options.max_width - ROOM_FOR_KEYS)))
+
+
+def render_bar(progress: ProgressSnapshot, statistics: Statistics | None) -> Group:
     """Return two lines: the bar with its share, and the counts."""
     head = Table.grid(expand=True, padding=(0, 1))
     head.add_column(ratio=1)
@@ -147,10 +175,7 @@ def render_bar(progress: ProgressSnapshot, statistics: Statistics | None) -> Tab
         bar = ProgressBar(total=1.0, completed=progress.fraction)
         share = f"{progress.done:,}/{progress.total:,} ({progress.fraction:.1%})"
     head.add_row(bar, Text(share, style="bold"))
-    table = Table.grid(expand=True)
-    table.add_row(head)
-    table.add_row(_counts(progress, statistics))
-    return table
+    return Group(head, _Short(_counts(progress, statistics)))
 
 
 def _counts(progress: ProgressSnapshot, statistics: Statistics | None) -> Text:
@@ -160,7 +185,7 @@ def _counts(progress: ProgressSnapshot, statistics: Statistics | None) -> Text:
     text.append(", ")
     text.append(f"{progress.failed:,} failed", style="red" if progress.failed else "")
     text.append(f" · {progress.rate:,.1f} tasks/sec")
-    if progress.remaining is not None and progress.remaining > 0:
+    if statistics is not None and progress.remaining is not None and progress.remaining > 0:
         text.append(f" · {duration(progress.remaining)} left")
     else:
         text.append(f" · {duration(progress.elapsed)}")

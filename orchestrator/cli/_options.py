@@ -112,7 +112,7 @@ def parse_limits(texts: list[str]) -> tuple[Limit, ...]:
 
 def target_problem(target: str) -> str | None:
     """Return what is wrong with the form of a target, with the remedy, or None."""
-    if _TARGET.fullmatch(target):
+    if _TARGET.fullmatch(target) and not target.partition(":")[0].endswith(".py"):
         return None
     remedy = 'write "package.module:function" or "package.module:Class.method"'
     module, colon, function = target.partition(":")
@@ -151,6 +151,8 @@ def check_output(output: Path | None, source: Path | None, *, append: bool, over
     if output is None:
         if append or overwrite:
             raise UsageProblem(f"{'--append' if append else '--overwrite'}: is for a file; add --output FILE.")
+        if sys.stdout is None:
+            raise UsageProblem("--output: standard output is closed; name a file for outcomes.")
         return
     if append and overwrite:
         raise UsageProblem("--append and --overwrite contradict each other; give one of them.")

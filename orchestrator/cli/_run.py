@@ -210,6 +210,7 @@ class _Session:
         try:
             if self._supervisor is not None:
                 self._supervisor._kill_now()
+            self._display.abandon()
         finally:
             os._exit(EXIT_INTERRUPTED)
 

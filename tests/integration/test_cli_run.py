@@ -331,9 +331,7 @@ def test_what_children_print_goes_to_stderr(start: Start) -> None:
     assert "Progress:" not in errors
 
 
-def test_output_file_keeps_what_was_done_before_a_kill(
-    start: Start, folder: Path, environment: dict[str, str]
-) -> None:
+def test_output_file_keeps_what_was_done_before_a_kill(start: Start, folder: Path, environment: dict[str, str]) -> None:
     environment["TMPDIR"] = str(folder)  # who is killed removes no files
     lines = [*({"target": "jobs:double", "args": [n]} for n in range(20)), {"target": "jobs:hold", "args": ["fifo"]}]
     run = start("-o", "out.jsonl", "--ordered", lines=lines)
@@ -482,22 +480,36 @@ def test_a_child_that_cannot_start_is_said_with_its_stderr(start: Start, folder:
     assert "broken on purpose" in errors
 
 
-def test_bar_on_a_terminal(folder: Path, environment: dict[str, str]) -> None:
+def on_terminal(
+    folder: Path, environment: dict[str, str], *arguments: str, keys: list[tuple[str, bytes]] | None = None
+) -> tuple[int, str]:
+    """Run on a terminal of 100 columns, press keys when a text has come, and return exit code and what was shown."""
     import pty
 
-    rows = "".join(f"{n}\n" for n in range(500))
-    (folder / "in.jsonl").write_text(rows)
     leader, follower = pty.openpty()
+    shown = bytearray()
+    waiting = list(keys or [])
+    seen = 0
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", "run", "in.jsonl", "--target", "jobs:double", "-o", "out.jsonl"],
+            # Becomes the leader of a session with that terminal, so that its Ctrl-C is a signal.
+            [
+                sys.executable,
+                "-c",
+                (
+                    "import fcntl, os, signal, sys, termios; os.setsid(); fcntl.ioctl(2, termios.TIOCSCTTY, 0); "
+                    "signal.signal(signal.SIGINT, signal.default_int_handler); "
+                    "from orchestrator.cli import main; sys.exit(main())"
+                ),
+                "run",
+                *arguments,
+            ],
             cwd=folder,
             env={**environment, "TERM": "xterm", "COLUMNS": "100"},
             stdin=subprocess.DEVNULL,
             stderr=follower,
         )
         os.close(follower)
-        shown = bytearray()
         while True:
             try:
                 chunk = os.read(leader, 65536)
@@ -506,15 +518,58 @@ def test_bar_on_a_terminal(folder: Path, environment: dict[str, str]) -> None:
             if not chunk:
                 break
             shown += chunk
-        assert process.wait(DEADLINE) == 0
+            if waiting and waiting[0][0].encode() in shown[seen:]:
+                seen = len(shown)
+                os.write(leader, waiting.pop(0)[1])
+        code = process.wait(DEADLINE)
     finally:
         os.close(leader)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert not waiting
+    return code, shown.decode()
+
+
+def test_bar_on_a_terminal(folder: Path, environment: dict[str, str]) -> None:
+    (folder / "in.jsonl").write_text("".join(f"{n}\n" for n in range(500)))
+    code, shown = on_terminal(folder, environment, "in.jsonl", "--target", "jobs:double", "-o", "out.jsonl")
+    assert code == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert "500/500 (100.0%)" in text
     assert "workers busy" in text
     assert "500 successful, 0 failed" in text
     assert "Progress:" not in text
     assert (folder / "out.jsonl").read_text().count("\n") == 500
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_three_interrupts_at_a_terminal_kill_and_leave_it_usable(folder: Path, environment: dict[str, str]) -> None:
+    (folder / "in.jsonl").write_text('["fifo"]\n' * 4)
+    keys = [("holding", b"\x03"), ("reading no more", b"\x03"), ("SIGINT: stopping", b"\x03")]
+    code, shown = on_terminal(
+        folder, environment, "in.jsonl", "--target", "jobs:stubborn", "-o", "out.jsonl", "-w", "2", keys=keys
+    )
+    assert code == 130
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+def test_a_closed_standard_output_is_refused_and_a_full_one_stops_the_run(
+    folder: Path, environment: dict[str, str]
+) -> None:
+    (folder / "in.jsonl").write_text("1\n" * 20)
+
+    def run_in_shell(redirection: str) -> tuple[int, str]:
+        command = f'"$0" -m orchestrator run in.jsonl --target jobs:double {redirection}'
+        done = subprocess.run(
+            ["/bin/sh", "-c", command, sys.executable], cwd=folder, env=environment, stderr=subprocess.PIPE, check=False
+        )
+        return done.returncode, done.stderr.decode()
+
+    assert run_in_shell(">&-") == (2, "Error: --output: standard output is closed; name a file for outcomes.\n")
+    assert run_in_shell("-o out.jsonl >&-")[0] == 0
+    assert (folder / "out.jsonl").read_text().count("\n") == 20
+    if os.path.exists("/dev/full"):
+        code, errors = run_in_shell("> /dev/full")
+        assert code == 1
+        assert "Stopped early: outcomes cannot be written: No space left on device." in errors
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

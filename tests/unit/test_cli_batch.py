@@ -238,7 +238,9 @@ async def test_broken_pool_ends_the_run_and_says_why(tmp_path: Path) -> None:
     run = make_run(tmp_path, ScriptedSupervisor(break_at_2), [1, 2, 3])
     await finish(run)
     assert [(report.line, report.status) for report in run.reports] == [(2, "failed"), (1, "cancelled")]
-    assert run.summary.stopped == "children keep failing to start"
+    assert run.summary.stopped == (
+        "children keep failing to start. See `orchestrator doctor` for what this host lacks."
+    )
 
 
 def test_window_follows_the_speed_of_the_jobs() -> None:

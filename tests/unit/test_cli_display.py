@@ -59,6 +59,12 @@ def test_bar_keeps_two_lines_on_a_narrow_terminal(width: int) -> None:
     assert all(len(line) <= width for line in lines)
 
 
+def test_last_line_leaves_room_for_what_keys_show() -> None:
+    """A terminal shows `^C` behind it; a line that grew by one would spoil the next frame."""
+    for width in range(10, 120):
+        assert len(drawn(SNAPSHOT, statistics(4, restarts=12), width)[1]) <= width - 4
+
+
 def test_broken_pool_is_visible() -> None:
     assert drawn(SNAPSHOT, statistics(0, state="broken"))[1].rstrip().endswith("0/4 workers busy · broken")
 

@@ -89,6 +89,7 @@ def test_targets(target: str) -> None:
     [
         ("json.dumps", '"json:dumps"'),
         ("jobs/pages.py:fetch", '"jobs.pages:fetch"'),
+        ("pages.py:fetch", '"pages:fetch"'),
         ("./pages.py:fetch", '"pages:fetch"'),
         ("fetch", '"package.module:function"'),
         ("a:b:c", '"package.module:function"'),

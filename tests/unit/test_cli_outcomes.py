@@ -41,7 +41,12 @@ def written(report: Report) -> dict[str, Any]:
 
 
 def settled(
-    status: Status, *, value: Any = None, error: OrchestratorError | None = None, key: str | None = None, attempts: int = 1
+    status: Status,
+    *,
+    value: Any = None,
+    error: OrchestratorError | None = None,
+    key: str | None = None,
+    attempts: int = 1,
 ) -> Record:
     job = SimpleNamespace(key=key)
     return cast(
@@ -66,7 +71,9 @@ def test_values_are_written_exactly(value: Any) -> None:
 
 
 def test_rebuilt_values_are_written_as_json() -> None:
-    assert written(report_settled(1, settled(Status.SUCCEEDED, value=datetime.date(2024, 2, 29))))["value"] == "2024-02-29"
+    assert (
+        written(report_settled(1, settled(Status.SUCCEEDED, value=datetime.date(2024, 2, 29))))["value"] == "2024-02-29"
+    )
 
 
 def test_error_of_the_target() -> None:
