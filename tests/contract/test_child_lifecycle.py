@@ -346,10 +346,12 @@ def test_after_a_kill_it_is_known_which_jobs_ran(tmp_path: Path) -> None:
 
 
 def test_the_child_notes_what_it_runs(child: RawChild) -> None:
+    child.of_type("ready")
+    assert int((child.temp / _wire.RUNNING_FILE).read_text()) == 0
     child.run(f"{JOBS}:add", 1, 2)
     fence = child.job(f"{JOBS}:die_by", int(signal.SIGSEGV))
     assert child.end() == -signal.SIGSEGV
-    assert (child.temp / _wire.RUNNING_FILE).read_text() == f"{fence}\n"
+    assert (child.temp / _wire.RUNNING_FILE).read_bytes().split(b"\n")[0].strip() == b"%d" % fence
     child.on_stderr(b"Fatal Python error: Segmentation fault")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +19,7 @@ import pytest
 from orchestrator import _wire
 from orchestrator.child import _typed
 from tests.contract import _child_typed_jobs as typed
-from tests.contract._raw_child import RawChild, raw_child
+from tests.contract._raw_child import PYTHON, RawChild, raw_child
 
 JOBS = "_child_jobs"
 TYPED = "_child_typed_jobs"
@@ -117,17 +119,14 @@ def test_it_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     )
     assert not ours & banned
     assert {name for name in ours if not name.startswith("orchestrator")} <= {
-        "__future__", "_collections", "_contextvars", "_json", "_signal", "faulthandler", JOBS,
+        "__future__", "mmap", "_collections", "_contextvars", "_json", "_signal", "faulthandler", JOBS,
         "collections.abc",  # only an alias, made by `os`
     }  # fmt: skip
 
 
 def _bare_modules() -> str:
-    import subprocess
-    import sys
-
     program = "import sys; names = [*sys.modules]; import json; print(json.dumps(names))"
-    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([PYTHON or sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
 
 
 # Jobs
