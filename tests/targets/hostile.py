@@ -36,7 +36,7 @@ class NeedsTwo(Exception):
 
 
 class BadNotes(Exception):
-    __notes__ = [object(), 5]  # type: ignore[assignment]
+    __notes__ = (object(), 5)  # type: ignore[assignment]
 
 
 class BadDict(Exception):
