@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
@@ -23,7 +23,7 @@ from orchestrator.cli._source import RecordSource
 from orchestrator.cli._summary import RunSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from orchestrator._progress import ProgressSnapshot
     from orchestrator.cli._outcomes import Report
@@ -35,18 +35,19 @@ COUNT_DEADLINE = 5.0
 CLOSE_DEADLINE = 2.0
 
 
-def run(options: RunOptions) -> int:
+def run(options: RunOptions, watch: Callable[[Supervisor], Coroutine[Any, Any, None]] | None = None) -> int:
     """Run every job of the input and return the exit code.
 
     Args:
         options: What to run and how, checked.
+        watch: Runs beside the jobs, and is cancelled when they have ended.
 
     Raises:
         UsageProblem: If the input or the output cannot be opened; nothing has been started then.
         OrchestratorError: If this host cannot run children.
     """
     make_importable(options)
-    return anyio.run(_Session(options).run, backend="asyncio")
+    return anyio.run(_Session(options, watch).run, backend="asyncio")
 
 
 def make_importable(options: RunOptions) -> None:
@@ -63,8 +64,9 @@ def make_importable(options: RunOptions) -> None:
 class _Session:
     """One call of `orchestrator run`."""
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, watch: Callable[[Supervisor], Coroutine[Any, Any, None]] | None) -> None:
         self._options = options
+        self._watch = watch
         self._summary = RunSummary()
         self._meter = ProgressMeter(time.monotonic())
         self._supervisor: Supervisor | None = None
@@ -126,6 +128,8 @@ class _Session:
             )
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._show_progress)
+                if self._watch is not None:
+                    tasks.start_soon(self._watch, supervisor)
                 await self._batch.run()
                 tasks.cancel_scope.cancel()
             last = supervisor.statistics()
