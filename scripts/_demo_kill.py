@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 import psutil
 
-from orchestrator import Supervisor
-from orchestrator._models import WorkerStatistics
+if TYPE_CHECKING:
+    from orchestrator import Supervisor
+    from orchestrator._models import WorkerStatistics
 
 # Nothing tells a bystander that a job has ended or a child is ready: a look every few milliseconds is exact enough.
 PAUSE = 0.01

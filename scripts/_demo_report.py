@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from _demo_kill import Kill
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _demo_kill import Kill
 
 SHOWN = 8
 # A table that is wider is hard to read along its lines.
