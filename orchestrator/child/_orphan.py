@@ -1,4 +1,4 @@
-"""What a child does when its parent is gone: kill what it started, without importing anything."""
+"""What a child does when its parent is gone: kill what it started, remove its files, without importing anything."""
 
 from __future__ import annotations
 
@@ -46,3 +46,24 @@ def kill_descendants() -> None:
             os.kill(pid, _signal.SIGKILL)
         except OSError:
             continue  # gone already
+
+
+def remove_folder(path: str) -> None:
+    """Remove this child's temp folder, and the supervisor's if it was the last one in there."""
+    folders = [path]
+    # Each folder after what is in it: the list grows while it is walked, and is emptied from its end.
+    for folder in folders:
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        os.unlink(entry.path)
+        except OSError:
+            continue  # somebody else's file, or gone already: what is left keeps its folder
+    for folder in (*reversed(folders), os.path.dirname(path)):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue

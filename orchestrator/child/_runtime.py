@@ -12,7 +12,7 @@ from orchestrator import _wire
 from orchestrator.child import _scope, _target
 from orchestrator.child._inbox import Inbox, end_protocol
 from orchestrator.child._invoke import Limits
-from orchestrator.child._orphan import kill_descendants
+from orchestrator.child._orphan import kill_descendants, remove_folder
 from orchestrator.child._scope import JobCancelled, Scope
 from orchestrator.child._stack import task_stack, thread_stack
 
@@ -175,6 +175,8 @@ class Runtime:
     def parent_gone(self) -> None:
         """Kill what this child started, then end; does not return."""
         kill_descendants()
+        if self.init.get("temp"):
+            remove_folder(self.init["temp"])
         os._exit(_wire.EXIT_PARENT_GONE)
 
     # Cancelling sync jobs
