@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from _demo_kill import Kill
+    from rich.console import Console
 
 SHOWN = 8
 # A table that is wider is hard to read along its lines.
@@ -44,10 +44,10 @@ class Report:
         """Show tables and checks; return whether every check holds."""
         checks = self.checks()
         width = min(console.width, WIDEST)
-        console.print()
-        console.print(
-            Padding(Group(self._largest(), "", self._longest(), "", self._totals()), (0, 0, 0, 2)), width=width
-        )
+        for table in (self._largest(), self._longest()):
+            console.print()
+            console.print(Padding(table, (0, 0, 0, 2)), width=width)
+        console.print(f"\n{self._totals()}", soft_wrap=True)
         console.print("\nNothing was lost:" if all(ok for ok, _ in checks) else "\nThis does not hold:", style="bold")
         for ok, text in checks:
             mark = Text("  ok    ", "green") if ok else Text("  FAIL  ", "bold red")
@@ -110,14 +110,14 @@ class Report:
             table.add_row(name, f"{self._name(each['path'])}:{line}", f"{length:,}")
         return table
 
-    def _totals(self) -> Text:
+    def _totals(self) -> str:
         lines, size, functions = (sum(each[name] for each in self._surveys) for name in ("lines", "bytes", "functions"))
-        text = f"{len(self._surveys):,} files · {lines:,} lines · {size / 1e6:,.1f} MB · {functions:,} functions"
+        text = f"  {len(self._surveys):,} files · {lines:,} lines · {size / 1e6:,.1f} MB · {functions:,} functions"
         odd = [each for each in self._surveys if each["problem"] is not None]
         if odd:
             kind = "file is" if len(odd) == 1 else "files are"
-            text += f"\n{len(odd):,} {kind} no valid Python on purpose, such as {self._name(odd[0]['path'])}"
-        return Text(text)
+            text += f"\n  {len(odd):,} {kind} no valid Python on purpose, such as {self._name(odd[0]['path'])}"
+        return text
 
     def _name(self, path: str) -> str:
         return os.path.relpath(path, self._root)
