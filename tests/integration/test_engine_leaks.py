@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import os
@@ -10,7 +11,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,9 @@ async def leave_early() -> None:
 WAYS = [succeed, succeed_async, do_nothing, crash, cancel, leave_early]
 
 
-async def cycles(count: int, ways: list[Callable[[], Awaitable[None]]]) -> None:
+async def cycles(count: int, ways: Sequence[Callable[[], Awaitable[None]]]) -> None:
     me = psutil.Process()
-    for way in ways * 2:  # what is made once is made
+    for way in (*ways, *ways):  # what is made once is made
         await way()
     before, threads, fds, held = Resources.now(), threading.active_count(), me.num_fds(), objects()
     for number in range(count):
@@ -146,12 +147,14 @@ async def storm(seed: int, tmp_path: Path) -> None:
 
         async def kill_children() -> None:
             while True:
-                await asyncio.sleep(chance.uniform(0.02, 0.2))
+                # Rarely enough for jobs to end in between: else it is the environment, and they are held back for long.
+                await asyncio.sleep(chance.uniform(0.1, 0.4))
                 pids = [
                     worker.pid for worker in supervisor.statistics().workers if worker.state == "busy" and worker.pid
                 ]
                 if pids:
-                    os.kill(chance.choice(pids), signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # reaped, and about to be noticed
+                        os.kill(chance.choice(pids), signal.SIGKILL)
 
         killer = asyncio.create_task(kill_children())
         handles: list[Any] = []

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ async def test_an_endless_iterable_waits_for_a_reader_that_pauses() -> None:
 async def test_leaving_early_cancels_the_rest(tmp_path: Path) -> None:
     closed = []
 
-    def items(port: int) -> Iterator[int]:
+    def items(port: int) -> Generator[int, None, None]:
         try:
             while True:
                 yield port

@@ -84,7 +84,7 @@ async def test_a_tuple_that_no_annotation_carries_arrives_as_a_list(supervisor: 
 
 
 UTC = datetime.UTC
-TYPED = [
+TYPED: list[tuple[Any, Any]] = [
     (exactness.take_datetime, datetime.datetime(2026, 2, 3, 4, 5, 6, 789, UTC)),
     (exactness.take_datetime, datetime.datetime(2026, 2, 3, 4, 5)),
     (exactness.take_date, datetime.date(2026, 2, 3)),
@@ -343,7 +343,7 @@ def test_an_unknown_option_is_named() -> None:
         (lambda: Job(exactness.one, timeout=-1), "job.timeout"),
         (lambda: Job(exactness.one, timeout=0), "job.timeout"),
         (lambda: Job(exactness.one, args="abc"), "job.args"),
-        (lambda: Job(exactness.one, kwargs={1: 2}), "job.kwargs"),
+        (lambda: Job(exactness.one, kwargs={1: 2}), "job.kwargs"),  # type: ignore[dict-item]
         (lambda: Job(exactness.one, priority=1.5), "job.priority"),  # type: ignore[arg-type]
         (lambda: Job(exactness.one, retry=3), "job.retry"),  # type: ignore[arg-type]
         (lambda: Job(exactness.one, key=7), "job.key"),  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NoReturn
 
+_NOTHING: dict[str, int] = {}
+
 
 class BadStr(Exception):
     def __str__(self) -> str:
@@ -106,16 +108,16 @@ def raise_noted() -> NoReturn:
     raise error
 
 
-def raise_caused() -> NoReturn:
+def raise_caused() -> None:
     try:
-        {}["missing"]
+        _NOTHING["missing"]
     except KeyError as error:
         raise ValueError("while looking") from error
 
 
-def raise_in_context() -> NoReturn:
+def raise_in_context() -> None:
     try:
-        {}["missing"]
+        _NOTHING["missing"]
     except KeyError:
         raise ValueError("while handling")  # noqa: B904
 
