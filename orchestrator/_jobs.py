@@ -353,47 +353,50 @@ class Jobs:
                 self.running += 1
                 self._start_soon(self._conclude_after, buried, attempt, record)
                 continue
-            if not ours and len(attempts) == 1:
+            # Of several nobody knows whose fault it was, unless it was ours: they run alone next, and that counts.
+            charged = len(attempts) == 1
+            if charged and not ours:
                 record.deaths += 1
-                self._blame(record)
-            record.suspect = record.suspect or len(attempts) > 1
-            self._settle_crashed(record, certificate, alone=len(attempts) == 1)
+                charged = not self._is_environment(record)
+            record.suspect = record.suspect or (len(attempts) > 1 and not ours)
+            self._settle_crashed(record, certificate, charged=charged)
 
     async def _conclude_after(self, buried: asyncio.Event, attempt: Attempt, record: Record) -> None:
         await buried.wait()
         self.running -= 1
         self._conclude(attempt, record)
 
-    def _blame(self, record: Record) -> None:
+    def _is_environment(self, record: Record) -> bool:
+        """Note that a child died of this job alone, and say whether it is not the job's fault but everybody's."""
         before = self.crash_guard.environment
-        if not self.crash_guard.crashed(record.id, self._loop.time()) or before:
-            return
-        self._logger.log("pool.environment_blamed", "error", reason="jobs keep dying, whichever they are")
-        for other in self.waiting:
-            if other.crashed_last:
-                other.attempts -= 1  # it was not their fault
+        if not self.crash_guard.crashed(record.id, self._loop.time()):
+            return False
+        if not before:
+            self._logger.log("pool.environment_blamed", "error", reason="jobs keep dying, whichever they are")
+            for number in self.crash_guard.victims:
+                other = self._unsettled.get(number)
+                if other is not None and other is not record:
+                    other.attempts -= 1  # it was not their fault either
+        return True
 
-    def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, alone: bool) -> None:
+    def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, charged: bool) -> None:
         if record.deaths >= _DEADLY:
             text = f"killed its child {record.deaths} times and is given up; the last time: {certificate}"
             self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.deaths)
             error = self._error(JobQuarantined, record, text, certificate=certificate)
             self._settle(record, Status.QUARANTINED, error=error)
-        elif self._retry(record, "crash"):
-            record.crashed_last = True
-            if not alone:
-                record.attempts -= 1  # nobody knows whose fault it was: it runs alone next, and then it counts
-        else:
+        elif not self._retry(record, "crash", charged=charged):
             error = self._error(JobCrashed, record, f"crashed: {certificate}", certificate=certificate)
             self._settle(record, Status.CRASHED, error=error)
 
-    def _retry(self, record: Record, kind: Any, error: ErrorRecord | None = None) -> bool:
-        """Have the job attempted again if its policy says so."""
+    def _retry(self, record: Record, kind: Any, error: ErrorRecord | None = None, *, charged: bool = True) -> bool:
+        """Have the job attempted again if its policy says so; an attempt that is not charged does not count there."""
         policy = record.job.retry
-        if record.abandoned or policy is None or not should_retry(policy, kind, record.attempts, error):
+        # At least one, all the same: a policy of one attempt means that it must not run twice.
+        counted = record.attempts if charged else max(1, record.attempts - 1)
+        if record.abandoned or policy is None or not should_retry(policy, kind, counted, error):
             return False
         record.step("retry")
-        record.crashed_last = False
         self.retries += 1
         self.waiting.add(record)
         delay = retry_delay(policy, record.attempts, random.random)
@@ -401,6 +404,8 @@ class Jobs:
         self._logger.log("job.retry_scheduled", job=record.id, key=record.job.key, after=kind, delay=round(delay, 3))
         if record.listener.wants_events:
             record.listener.event(record, _change("waiting", record.attempts))
+        if not charged:
+            record.attempts -= 1
         return True
 
     def _due(self, record: Record) -> None:

@@ -222,10 +222,12 @@ class CrashGuard:
 
     Attributes:
         environment: Whether the environment is to blame; ended by any attempt that ends with a frame.
+        victims: The jobs whose deaths led to that verdict.
     """
 
     def __init__(self) -> None:
         self.environment = False
+        self.victims: tuple[int, ...] = ()
         self._deaths: dict[int, float] = {}  # job → its last death since an attempt ended with a frame
         self._canaries = 0
 
@@ -239,6 +241,7 @@ class CrashGuard:
         if len(self._deaths) >= _BLAMED_AFTER:
             self.environment = True
             self._canaries = 1
+            self.victims = tuple(self._deaths)
             self._deaths.clear()
         return self.environment
 

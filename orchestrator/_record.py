@@ -54,7 +54,6 @@ class Record:
         "abandoned",
         "attempt",
         "attempts",
-        "crashed_last",
         "deaths",
         "error",
         "expired_by",
@@ -93,7 +92,6 @@ class Record:
         self.state = "queued"
         self.attempts = 0
         self.deaths = 0
-        self.crashed_last = False
         self.abandoned = False  # nobody wants another attempt
         self.suspect = False  # one of several jobs that ran when their child died: runs alone from now on
         self.attempt: Attempt | None = None
