@@ -204,12 +204,24 @@ async def test_the_culprit_among_async_suspects_is_found(tmp_path: Path) -> None
     assert runs.read_text() == "g\n" * 4  # once beside the innocent, three times alone
 
 
-async def test_when_every_job_dies_it_is_the_environment(tmp_path: Path) -> None:
-    """Three different jobs die and none ends: jobs are held back and tried one at a time, charged for nothing."""
-    async with Supervisor(workers=3) as supervisor:
-        retry = RetryPolicy(attempts=2, on="crash", backoff=0.2, jitter=False)
-        runs = [tmp_path / f"runs-{number}" for number in range(3)]
-        handles = [await supervisor.submit(Job(dying.die_counting, args=(str(path), 1), retry=retry)) for path in runs]
-        outcomes = [await handle.outcome() for handle in handles]
-        assert [outcome.status for outcome in outcomes] == ["succeeded"] * 3
-        assert supervisor.statistics().settled == {"succeeded": 3}
+async def test_when_every_job_dies_it_is_the_environment_and_nobody_is_charged(tmp_path: Path) -> None:
+    async with gates.Gate() as gate, Supervisor(workers=3) as supervisor:
+        retry = RetryPolicy(attempts=2, on="crash", backoff=0.3, jitter=False)
+        deaths = {"a": 1, "b": 1, "c": 2}
+        handles = {}
+        for label, count in deaths.items():
+            args = (gate.port, label, str(tmp_path / label), count)
+            handles[label] = await supervisor.submit(Job(dying.die_counting_at_gate, args=args, retry=retry))
+        await gate.arrived(3)
+        for label, handle in handles.items():
+            gate.let(label)
+            async for event in handle.events():
+                if event.kind == "state" and event.state == "waiting":
+                    break
+        gate.open()
+        outcomes = {label: await handle.outcome() for label, handle in handles.items()}
+        assert {label: outcome.status for label, outcome in outcomes.items()} == dict.fromkeys("abc", "succeeded")
+        # The first death of each is nobody's; the second one of the last is its own, if others had run in between.
+        assert [outcomes[label].attempts for label in "ab"] == [1, 1]
+        assert outcomes["c"].attempts in (1, 2)
+        assert sum(outcome.attempts for outcome in outcomes.values()) <= 4
