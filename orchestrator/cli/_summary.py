@@ -102,7 +102,7 @@ class RunSummary:
         return "\n".join([*lines, *self._failure_lines()])
 
     def _failure_lines(self) -> list[str]:
-        groups = sorted(self.failures.values(), key=lambda group: -group.count)
+        groups = sorted(self.failures.values(), key=lambda group: (-group.count, min(group.lines)))
         lines = []
         for group in groups[:KINDS_SHOWN]:
             more = ", …" if group.count > len(group.lines) else ""
