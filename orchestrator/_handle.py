@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator._models import Event, Job, Outcome, StateChange
 from orchestrator._persist import outlast
-from orchestrator._record import SETTLED, Record
+from orchestrator._record import Record
 from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed
 
@@ -40,12 +40,14 @@ class Receipt:
         self._made = 0
         self.record: Record | None = None
         self.callback_error: BaseException | None = None
+        self._is_settled = False  # the record may say so earlier, on another thread, when calls are still to come
         self.done = False
 
     # What the engine tells (`Listener`)
 
     def settled(self, record: Record) -> None:
         self.record = record
+        self._is_settled = True
         if not self._calls:
             self._finish()
 
@@ -87,7 +89,7 @@ class Receipt:
                 self._tell_engine(self._credit_calls, record)
         if self._calls:
             self._loop.call_soon(self._make_calls, record, context=self._context)
-        elif record.state == SETTLED:
+        elif self._is_settled and not self.done:
             self._finish()
 
     def _credit_calls(self, record: Record) -> None:

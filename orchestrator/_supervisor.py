@@ -108,6 +108,7 @@ class Supervisor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._submitter = Submitter(self._options)
+        self._closing: asyncio.Future[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -141,6 +142,12 @@ class Supervisor:
                 await outlast(opened)
             except NoSpawn as error:
                 raise LaunchError(f"no event loop can start processes here: {error}") from problem
+            except asyncio.CancelledError:
+                if opened.exception() is None:
+                    closing = asyncio.ensure_future(OtherLoop(thread).close(cancel=True))
+                    with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
+                        await outlast(closing)
+                raise
             self._link = OtherLoop(thread)
             reason = str(problem)
             thread.engine.log("supervisor.moved_to_thread", reason=f"the running loop cannot start processes: {reason}")
@@ -163,7 +170,11 @@ class Supervisor:
             return
         self._check_context()
         link = self._link
-        closing = asyncio.ensure_future(link.close(cancel=cancel))
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(link.close(cancel=cancel))
+        elif cancel and not self._closing.done():
+            link.call(link.engine.hurry)
+        closing = self._closing
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
