@@ -4,50 +4,46 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
-import structlog
-
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-
-
-def _render(_logger: Any, _method: str, event: Any) -> tuple[tuple[str], dict[str, Any]]:
-    """Turn an event into a record of the standard library: a readable message, and its members under `orchestrator`."""
-    event = dict(event)
-    name = event.pop("event")
-    trace = event.pop("exc_info", None)
-    text = " ".join([str(name), *(f"{key}={value!r}" for key, value in event.items() if value is not None)])
-    return (text.replace("%", "%%"),), {"extra": {"orchestrator": event}, "exc_info": trace}
 
 
 class Logger:
     """Logs for one supervisor.
 
     Uses structlog as the host configured it; a host that did not gets records of the standard library's logger
-    `orchestrator`, which are silent below WARNING unless it configured that.
+    `orchestrator`, with the event's members in `record.orchestrator`.
     """
 
     def __init__(self, supervisor: str) -> None:
-        if structlog.is_configured():
-            self._logger: Any = structlog.get_logger("orchestrator")
-            self._enabled = None
-        else:
-            standard = logging.getLogger("orchestrator")
-            self._logger = structlog.wrap_logger(
-                standard, processors=[_render], wrapper_class=structlog.stdlib.BoundLogger
-            )
-            self._enabled = standard.isEnabledFor
-        self._logger = self._logger.bind(supervisor=supervisor)
+        self._supervisor = supervisor
+        self._standard = logging.getLogger("orchestrator")
+        self._structured: Any = None
+        # A host that has not imported it has not configured it, and need not wait for its import (50 ms).
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
+            self._structured = structlog.get_logger("orchestrator").bind(supervisor=supervisor)
         self.debugging = os.environ.get("ORCHESTRATOR_DEBUG", "") not in ("", "0")
 
     def log(self, event: str, level: str = "info", **fields: Any) -> None:
         """Log one event; `level` may be what a child said."""
         if level not in _LEVELS:
             level = "info"
-        if self._enabled is None or self._enabled(_LEVELS[level]):
-            getattr(self._logger, level)(event, **fields)
+        if self._structured is not None:
+            getattr(self._structured, level)(event, **fields)
+        elif self._standard.isEnabledFor(_LEVELS[level]):
+            trace = fields.pop("exc_info", None)
+            said = {
+                "supervisor": self._supervisor,
+                **{key: value for key, value in fields.items() if value is not None},
+            }
+            text = " ".join([event, *(f"{key}={value!r}" for key, value in said.items())])
+            self._standard.log(_LEVELS[level], "%s", text, extra={"orchestrator": said}, exc_info=trace)
 
     def debug(self, event: str, **fields: Any) -> None:
         """Log what only `ORCHESTRATOR_DEBUG=1` asks for."""
         if self.debugging:
-            self.log(event, "warning" if self._enabled is not None else "debug", **fields)
+            # Asked for by hand: it shows although nobody configured logging.
+            self.log(event, "debug" if self._structured is not None else "warning", **fields)

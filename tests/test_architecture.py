@@ -51,7 +51,7 @@ TABLE = {
     "_targets": row(f"{VALUES} child"),
     "_codec": row(f"{VALUES} _wire _targets child", packages="msgspec"),
     "_frames": row("_models _wire", packages="msgspec"),
-    "_logs": row(VALUES, packages="structlog"),
+    "_logs": row(),
     "_limits": row(f"{VALUES} _policy", packages="aiolimiter"),
     "_cache": row(VALUES, packages=ENGINE),
     "_journal": row(f"{VALUES} _codec", packages=ENGINE),
