@@ -232,9 +232,10 @@ class BatchRun:
         line, content = record
         key: str | None = None
         try:
-            job = self._builder.build(content)
+            job, args, kwargs = self._builder.build(content)
             key = job.key
             link, submission = self._supervisor._prepare(job)
+            submission.args, submission.kwargs = args, kwargs
             entry = _Entry(position, line, link, self._ended)
             entry.job = accepted = await self._supervisor._accept(link, submission, entry)
         except ConfigurationError as error:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from orchestrator._models import Job, Limit, RetryPolicy
 from orchestrator.cli._options import RunOptions, target_problem
 from orchestrator.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 JOB_FIELDS = (
     "target",
@@ -37,26 +34,8 @@ class InvalidLine(Exception):
     """Raised when a record of the input is no job; the message names the field and the remedy."""
 
 
-class _Stamp:
-    """Makes jobs that differ in their arguments alone, without checking the rest again: a third of the cost.
-
-    Args:
-        template: A job that was checked.
-    """
-
-    def __init__(self, template: Job) -> None:
-        slots = {field.name: getattr(Job, field.name).__set__ for field in dataclasses.fields(Job)}
-        self._set_args, self._set_kwargs = slots.pop("args"), slots.pop("kwargs")
-        self._rest = [(set_slot, getattr(template, name)) for name, set_slot in slots.items()]
-
-    def job(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
-        """Return a job with these arguments, which came from JSON or CSV: a list or tuple, and string keys."""
-        job = object.__new__(Job)
-        self._set_args(job, args)
-        self._set_kwargs(job, kwargs)
-        for set_slot, value in self._rest:
-            set_slot(job, value)
-        return job
+# A job, and the arguments it gets: rows of one target share their job, for to make and check one costs more than a row.
+Request = tuple[Job, Sequence[Any], Mapping[str, Any]]
 
 
 class JobBuilder:
@@ -72,12 +51,12 @@ class JobBuilder:
         self._defaults: dict[str, Any] = {"timeout": options.timeout, "retry": options.retry}
         if options.target is not None:
             row_options = {**self._defaults, "limits": dict.fromkeys(options.row_limits, 1.0)}
-            self._row = _Stamp(Job(options.target, convert="json", **row_options))
-            self._cells = _Stamp(Job(options.target, convert="text", **row_options))
+            self._row = Job(options.target, convert="json", **row_options)
+            self._cells = Job(options.target, convert="text", **row_options)
         self.columns: list[str] = []
 
-    def build(self, content: bytes | list[str] | InvalidLine) -> Job:
-        """Return the job of one record.
+    def build(self, content: bytes | list[str] | InvalidLine) -> Request:
+        """Return the job of one record, and its arguments.
 
         Raises:
             InvalidLine: If the record is no job.
@@ -98,17 +77,18 @@ class JobBuilder:
         except ConfigurationError as error:
             raise InvalidLine(str(error).removeprefix("job.")) from None
 
-    def _from_cells(self, cells: list[str]) -> Job:
+    def _from_cells(self, cells: list[str]) -> Request:
         if len(cells) != len(self.columns):
             raise InvalidLine(f"the row has {len(cells)} cells, the header has {len(self.columns)}")
-        return self._cells.job((), dict(zip(self.columns, cells, strict=True)))
+        return self._cells, (), dict(zip(self.columns, cells, strict=True))
 
-    def _from_value(self, value: Any) -> Job:
+    def _from_value(self, value: Any) -> Request:
         if self._target is None:
-            return self._from_description(value)
+            job = self._from_description(value)
+            return job, job.args, job.kwargs
         if isinstance(value, dict):
-            return self._row.job((), value)
-        return self._row.job(value if isinstance(value, list) else (value,), {})
+            return self._row, (), value
+        return self._row, value if isinstance(value, list) else (value,), {}
 
     def _from_description(self, value: Any) -> Job:
         if not isinstance(value, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -70,10 +71,11 @@ class ScriptedSupervisor:
     def call(self, function: Callable[[ScriptedJob], None], job: ScriptedJob) -> None:
         function(job)
 
-    def _prepare(self, job: Job) -> tuple[ScriptedSupervisor, Job]:
-        return self, job
+    def _prepare(self, job: Job) -> tuple[ScriptedSupervisor, SimpleNamespace]:
+        return self, SimpleNamespace(job=job, args=job.args, kwargs=job.kwargs)
 
-    async def _accept(self, link: ScriptedSupervisor, job: Job, listener: Any) -> ScriptedJob:
+    async def _accept(self, link: ScriptedSupervisor, submission: SimpleNamespace, listener: Any) -> ScriptedJob:
+        job = replace(submission.job, args=submission.args, kwargs=submission.kwargs)
         accepted = ScriptedJob(len(self.jobs) + 1, job, listener)
         self.jobs.append(accepted)
         self.most = max(self.most, sum(job.status is None for job in self.jobs[-1_000:]))
