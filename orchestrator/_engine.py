@@ -84,7 +84,7 @@ class Engine:
         self.queue.held_back = self._held_back
         self.guard = StartGuard(self.options.restart, random.random)
         self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self._proved)
-        self.jobs.settled_one = self._settled_one
+        self.jobs.made_space = self._made_space
         self.talk = Talk(self.limits, self.logger)
         self._recipe = self._make_recipe()
         if options.isolation == "inline":
@@ -345,7 +345,7 @@ class Engine:
 
     async def wait_for_space(self) -> None:
         """Wait until the queue takes another job."""
-        while not self.has_space:
+        while not self.has_space and self._takes_jobs():
             waiter = self.loop.create_future()
             self._room.append(waiter)
             try:
@@ -353,12 +353,24 @@ class Engine:
             finally:
                 if waiter in self._room:
                     self._room.remove(waiter)
+                elif self._room:
+                    self._made_space()  # if this one was cancelled when it had been woken, it is the next one's turn
 
-    def _settled_one(self) -> None:
-        if self._room and self.has_space:
-            waiter = self._room.pop(0)
-            if not waiter.done():
-                waiter.set_result(None)
+    def _made_space(self) -> None:
+        """Wake as many submitters as there is space for, or all when they will be told that no jobs are taken."""
+        if self._room:
+            space = self.options.queue_size - self.jobs.queued if self._takes_jobs() else len(self._room)
+            woken, self._room = self._room[: max(0, space)], self._room[max(0, space) :]
+            for waiter in woken:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _takes_jobs(self) -> bool:
+        try:
+            self.check_open()
+        except (SupervisorClosed, PoolBroken):
+            return False
+        return True
 
     def accept(self, record: Record) -> None:
         """Take a job; one that came too late is settled at once, and never counted."""
@@ -420,9 +432,13 @@ class Engine:
 
     async def drain(self) -> None:
         """Take no more jobs, and wait until all have their outcomes."""
+        self._take_no_more()
+        await self.jobs.idle.wait()
+
+    def _take_no_more(self) -> None:
         if self.state == "open":
             self.state = "draining"
-        await self.jobs.idle.wait()
+        self._made_space()
 
     # Closing
 
@@ -430,8 +446,7 @@ class Engine:
         """Settle all jobs, stop all children, and end the engine's task."""
         if self._task is None or self._task.done():
             return
-        if self.state == "open":
-            self.state = "draining"
+        self._take_no_more()
         if cancel:
             await self._cancel_all()
         else:
@@ -460,6 +475,7 @@ class Engine:
         """Leave nothing behind, however the engine's task ends."""
         self._closing = True
         self.state = "closed"
+        self._made_space()
         for worker in self.workers:
             worker.kill("stopped")
         for record in self.jobs.unsettled():

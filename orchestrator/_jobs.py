@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 from collections import Counter
 from functools import lru_cache
@@ -76,7 +78,7 @@ class Jobs:
         self.retries = 0
         self.idle = asyncio.Event()
         self.idle.set()
-        self.settled_one: Callable[[], None] = lambda: None
+        self.made_space: Callable[[], None] = lambda: None  # told when fewer jobs wait
         self._unsettled: dict[int, Record] = {}
         self._fence = 0
         self._logger = logger
@@ -171,6 +173,7 @@ class Jobs:
             record.items.clear()  # of an earlier attempt
         if record.listener.wants_events:
             record.listener.event(record, _change("running", record.attempts))
+        self.made_space()
         return self._fence
 
     def _settle(
@@ -186,7 +189,7 @@ class Jobs:
         if record.listener.wants_events:
             record.listener.event(record, _change(status, record.attempts))
         record.listener.settled(record)
-        self.settled_one()
+        self.made_space()
         if not self._unsettled:
             self.idle.set()
 
@@ -224,11 +227,15 @@ class Jobs:
                 self._clean_up(attempt, record, frame.keep)
             else:
                 self._failed(record, frame)
-        elif attempt.why is not None and attempt.why != "cancelled":
+        elif type(frame) is _frames.Result:
+            if attempt.why is None or attempt.why == "cancelled":
+                self._succeeded(record, frame)
+                return
             self._clean_up(attempt, record, ())  # it answered when its time had run out
-        else:
-            assert isinstance(frame, _frames.Result)
-            self._succeeded(record, frame)
+            unread = frame.value_file or frame.typed_file
+            if unread is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(unread)
 
     def _take_from(self, attempt: Attempt) -> Record:
         """Part an attempt that is over from its job, and give back the job's permits."""
@@ -399,6 +406,7 @@ class Jobs:
         record.step("retry")
         self.retries += 1
         self.waiting.add(record)
+        self.made_space()
         delay = retry_delay(policy, record.attempts, random.random)
         record.retry_timer = self._loop.call_later(delay, self._due, record)
         self._logger.log("job.retry_scheduled", job=record.id, key=record.job.key, after=kind, delay=round(delay, 3))
@@ -424,16 +432,28 @@ class Jobs:
             with open(path, "wb") as file:
                 file.write(b"{" + attempt.record.payload.body + b"}")
 
+        problem = None
         try:
             await self._in_thread(write)
         except OSError as error:
-            attempt.worker.take_back(attempt)
-            attempt.over()
+            problem = PayloadError("args", f"cannot be written to {path}: {error}")
+        if attempt.record.attempt is not attempt:
+            return  # the child died meanwhile, with its folder, and its jobs were seen to
+        if problem is None and attempt.why is None:
+            attempt.worker.send_spilled(attempt, path)
+            return
+        attempt.worker.take_back(attempt)
+        attempt.over()
+        if problem is not None:
             record = self._take_from(attempt)
             self.running -= 1
-            self._settle(record, Status.FAILED, error=PayloadError("args", f"cannot be written to {path}: {error}"))
+            self._settle(record, Status.FAILED, error=problem)
         else:
-            attempt.worker.send_spilled(attempt, path)
+            # It was to end before it was sent: the child has no such job, and would not hear of its cancel again.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            self.returned(attempt)
+        attempt.worker.is_freed()
 
 
 @lru_cache(1024)
