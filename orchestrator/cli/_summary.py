@@ -106,7 +106,7 @@ class RunSummary:
         lines = []
         for group in groups[:KINDS_SHOWN]:
             more = ", …" if group.count > len(group.lines) else ""
-            where = f"{_plural(group.count, 'line')} {', '.join(map(str, group.lines))}{more}"
+            where = f"{_plural(group.count, 'line')} {', '.join(map(str, sorted(group.lines)))}{more}"
             example = f": {group.example}" if group.example else ""
             lines.append(f"  {group.count:,} × {group.kind}{example} ({where})")
         rest = sum(group.count for group in groups[KINDS_SHOWN:])

@@ -551,6 +551,32 @@ def test_three_interrupts_at_a_terminal_kill_and_leave_it_usable(folder: Path, e
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
 
 
+def test_a_loop_that_cannot_start_processes_runs_all_the_same(
+    start: Start, folder: Path, environment: dict[str, str]
+) -> None:
+    """The engine has a thread of its own then; outcomes and cancels cross over."""
+    (folder / "sitecustomize.py").write_text(
+        "import asyncio\n"
+        "class Loop(asyncio.SelectorEventLoop):\n"
+        "    _make_subprocess_transport = asyncio.BaseEventLoop._make_subprocess_transport\n"
+        "class Policy(asyncio.DefaultEventLoopPolicy):\n"
+        "    new_event_loop = Loop\n"
+        "asyncio.set_event_loop_policy(Policy())\n"
+    )
+    environment.update(PYTHONPATH=str(folder), PYTHONWARNINGS="error,ignore::DeprecationWarning")
+    lines = [*range(3_000), "nonsense", '{"y": 1}']
+    code, outcomes, errors = start("--target", "jobs:double", "--ordered", lines=lines).finish()
+    assert code == 1
+    assert "supervisor.moved_to_thread" in errors
+    assert [outcome["line"] for outcome in outcomes] == list(range(1, 3_003))
+    assert [outcome["value"] for outcome in outcomes[:3_000]] == [2 * n for n in range(3_000)]
+    code, outcomes, _ = start(
+        "--max-failures", "1", lines=[{"target": "jobs:fail"}, *[{"target": "jobs:hold", "args": ["fifo"]}] * 2]
+    ).finish()
+    assert (code, by_line(outcomes)[1]["status"]) == (1, "failed")
+    assert {outcome["status"] for outcome in outcomes[1:]} <= {"cancelled"}
+
+
 def test_a_closed_standard_output_is_refused_and_a_full_one_stops_the_run(
     folder: Path, environment: dict[str, str]
 ) -> None:
