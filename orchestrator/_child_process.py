@@ -275,13 +275,13 @@ class Child:
                 os.kill(self.killset.root.pid, signal.SIGUSR2)
 
     def running_fence(self) -> int | None:
-        """Return the fence of the last attempt that a dead plain child began, or None if it never noted any."""
+        """Return the fence of the last attempt that a dead plain child began, 0 for none, None if it kept no note."""
         try:
             with open(os.path.join(self.temp, _wire.RUNNING_FILE), "rb") as file:
                 text = file.read(32).split(b"\n", 1)[0]
         except OSError:
             return None
-        return int(text) if text.strip().isdigit() else None
+        return int(text) if text.strip().isdigit() else 0
 
     def _received(self, data: bytes) -> None:
         lines, oversized = self._lines.feed(data)

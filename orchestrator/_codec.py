@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -247,9 +249,13 @@ def decode_typed(text: str, target: Target) -> Any:
 
 
 def read_value_file(path: str) -> Any:
-    """Return the JSON value in a file that a child wrote."""
-    with open(path, "rb") as file:
-        return from_json(file.read())
+    """Return the JSON value in a file that a child wrote, and remove the file: the child may live for long."""
+    try:
+        with open(path, "rb") as file:
+            return from_json(file.read())
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def from_json(data: bytes | str) -> Any:

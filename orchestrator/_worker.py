@@ -474,6 +474,12 @@ class Worker:
         if self.leases is not None:
             self.leases.remove(attempt.fence)
 
+    def is_freed(self) -> None:
+        """Take other jobs, or make room for a fresh child, after a job went that the child says nothing of."""
+        if self.child is not None:
+            self.settle_down()
+        self.pool.has_room(self)
+
     async def kill_strays(self, moment: float, keep: Collection[int], timeout: float) -> None:
         """Kill what a job left behind in a child that lives on; the child gets no job meanwhile."""
         child = self.child
