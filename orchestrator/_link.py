@@ -27,6 +27,14 @@ class Link(Protocol):
 
     engine: Engine
 
+    @property
+    def has_space(self) -> bool:
+        """Whether the queue takes another job without waiting."""
+        ...
+
+    def accept(self, record: Record) -> None:
+        """Hand a job over."""
+
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function run on the engine's loop, at once or soon, in order."""
 
@@ -47,6 +55,11 @@ class SameLoop:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.accept = engine.accept
+
+    @property
+    def has_space(self) -> bool:
+        return self.engine.has_space
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
@@ -62,7 +75,7 @@ class SameLoop:
 
 
 class EngineThread:
-    """A daemon thread with an event loop that can start processes, for one engine.
+    """A daemon thread with an event loop that can start processes, for one engine; its methods are for other threads.
 
     Args:
         options: The supervisor's options.
@@ -70,16 +83,18 @@ class EngineThread:
 
     def __init__(self, options: Options) -> None:
         self.engine = Engine(options)
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._finish = asyncio.Event()
+        # Guards the end: what was handed to the loop before it runs, what comes later is refused. Reentrant, for a
+        # finaliser may call from within a call.
+        self._lock = threading.RLock()
+        self._over = False
         self._opened = threading.Event()
         self._problem: BaseException | None = None
-        self._finish: asyncio.Event | None = None
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._main, name=f"orchestrator {options.name}", daemon=True)
 
-    @property
-    def ident(self) -> int | None:
-        """Number of the thread, as `threading.get_ident` gives it."""
-        return self._thread.ident
+    # Life
 
     def start(self) -> None:
         """Start the thread; `wait_opened` waits for the engine."""
@@ -92,50 +107,106 @@ class EngineThread:
             NoSpawn: If not even the private loop can start processes.
             LaunchError: If no child can be started here.
         """
-        self._opened.wait()
+        while not self._opened.wait(PIECE):
+            pass
         if self._problem is not None:
             self._thread.join()
             raise self._problem
 
+    def finish(self) -> None:
+        """End the thread and wait for that; an engine that is not closed yet is closed, and its jobs are cancelled."""
+        with contextlib.suppress(SupervisorClosed):
+            self.call(self._finish.set)
+        while self._thread.is_alive():
+            self._thread.join(PIECE)
+
     def _main(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=new_loop) as runner:
-                runner.run(self._live())
+            loop = new_loop()
+            try:
+                with self._lock:
+                    self._loop = loop
+                loop.run_until_complete(self._live())
+            finally:
+                with self._lock:
+                    self._over = True
+                try:
+                    loop.run_until_complete(_end_tasks(loop))
+                finally:
+                    loop.close()
         except BaseException as error:
             self._problem = error
         finally:
             self._opened.set()
 
     async def _live(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._finish = asyncio.Event()
         await self.engine.open()
         self._opened.set()
         await self._finish.wait()
+        await self.engine.close(cancel=True)
+        with self._lock:
+            self._over = True
+        # Whatever was handed over before that is in the loop's line already, ahead of this task.
+        await asyncio.sleep(0)
+
+    # Reaching the engine
+
+    def check_caller(self) -> None:
+        """Raise WrongContext where a wait for the engine would never end."""
+        if os.getpid() != self._pid:
+            raise WrongContext("this process is a forked copy of the one that opened the supervisor; open one here")
+        if threading.get_ident() == self._thread.ident:
+            raise WrongContext("called on the supervisor's own thread, which would wait for itself")
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function run on the engine's loop soon, in order.
+
+        Raises:
+            SupervisorClosed: If the thread has ended or is about to; the function will not run.
+        """
+        with self._lock:
+            self._running_loop().call_soon_threadsafe(function, *args)
 
     def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
-        """Run a coroutine function on the engine's loop; returns a future for any thread."""
-        assert self.loop is not None
+        """Run a coroutine function on the engine's loop; returns a future for any thread.
+
+        Raises:
+            SupervisorClosed: If the thread has ended or is about to.
+        """
 
         async def body() -> T:
             return await function(*args)
 
-        return asyncio.run_coroutine_threadsafe(body(), self.loop)
+        with self._lock:
+            return asyncio.run_coroutine_threadsafe(body(), self._running_loop())
 
-    def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Have a function run on the engine's loop soon."""
-        assert self.loop is not None
+    def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run a coroutine function on the engine's loop and wait for what it returns, open to Ctrl-C."""
+        self.check_caller()
+        future = self.submit(function, *args)
+        while not concurrent.futures.wait([future], PIECE).done:
+            pass
         try:
-            self.loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            raise SupervisorClosed("the supervisor is closed") from None
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise SupervisorClosed("the supervisor was closed meanwhile") from None
 
-    def finish(self) -> None:
-        """End the thread; the engine is closed already."""
-        if self._finish is not None and self._thread.is_alive():
-            with contextlib.suppress(SupervisorClosed):
-                self.call(self._finish.set)
-        self._thread.join()
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        while self._loop is None and not self._opened.is_set():
+            time.sleep(0)
+        if self._loop is None or self._over:
+            raise SupervisorClosed("the supervisor is closed")
+        return self._loop
+
+
+async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """End what is left on a loop, as far as it heeds that: an inline job may not."""
+    tasks = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_TO_END)
+    await asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=_TO_END)
 
 
 class OtherLoop:
@@ -145,6 +216,11 @@ class OtherLoop:
         self.engine = thread.engine
         self._thread = thread
         self._loop = asyncio.get_running_loop()
+        self.accept = thread.accept
+
+    @property
+    def has_space(self) -> bool:
+        return self._thread.has_space
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         self._thread.call(function, *args)

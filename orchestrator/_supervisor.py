@@ -280,7 +280,7 @@ class Supervisor:
             payload = submission.encode()
         if payload.callbacks and isinstance(receipt, Receipt):
             receipt.hold_context()
-        if not engine.has_space:
+        if not link.has_space:
             await link.ask(engine.wait_for_space)
             engine.check_open()
         record = self._submitter.record(submission, payload, link.relay(receipt))
@@ -289,7 +289,7 @@ class Supervisor:
             record.read, record.gather = True, False
         if isinstance(receipt, JobHandle):
             receipt._attach(record)
-        link.call(engine.accept, record)
+        link.accept(record)
         return record
 
     def map(

@@ -172,8 +172,9 @@ class BlockingSupervisor:
     ) -> BlockingHandle:
         thread = self._check_open()
         payload = submission.encode()
-        while not thread.engine.has_space:
+        while not thread.has_space:
             _wait(thread.submit(thread.engine.wait_for_space))
+            thread.engine.check_open()
         handle = handle or BlockingHandle(self, submission.public_job())
         record = self._submitter.record(submission, payload, handle)
         record.index, record.item = place
@@ -182,7 +183,7 @@ class BlockingSupervisor:
             handle._reading = True
         handle._record = record
         handle.id = record.id
-        thread.call(thread.engine.accept, record)
+        thread.accept(record)
         return handle
 
     def map(
