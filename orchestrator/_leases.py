@@ -76,6 +76,7 @@ class Leases:
         if self._worker.flavour == "async":
             return len(held) < self._slots and not record.suspect and not self._holds_suspect()
         quick = record.target.seconds
+        first = next(iter(held.values()))
         return (
             quick is not None
             and len(held) < _MOST_AHEAD
@@ -83,7 +84,9 @@ class Leases:
             and not self._recalled
             and not self._child.unsent
             and may_wait_in_child(record)
-            and may_wait_in_child(next(iter(held.values())).record)
+            and may_wait_in_child(first.record)
+            # Whatever was expected of it: one that runs this long may run on.
+            and self._loop.time() - first.begun_at < _SLOW
         )
 
     def _holds_suspect(self) -> bool:
