@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import os
+import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from orchestrator._engine import Engine
 from orchestrator._spawn_loop import new_loop
-from orchestrator.exceptions import SupervisorClosed
+from orchestrator.exceptions import SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +24,11 @@ if TYPE_CHECKING:
     from orchestrator._record import Listener, Record
 
 T = TypeVar("T")
+
+# Ctrl-C does not end a wait for a lock on Windows: there, waits are cut into pieces.
+PIECE = 0.2 if sys.platform == "win32" else None
+# What heeds its cancel does so within milliseconds.
+_TO_END = 0.5
 
 
 class Link(Protocol):
@@ -88,9 +97,11 @@ class EngineThread:
         # Guards the end: what was handed to the loop before it runs, what comes later is refused. Reentrant, for a
         # finaliser may call from within a call.
         self._lock = threading.RLock()
-        self._over = False
+        self._finishing = self._over = False
         self._opened = threading.Event()
         self._problem: BaseException | None = None
+        # Jobs that were handed over, and those of them that have arrived: what is on its way needs space too.
+        self._sent = self._arrived = 0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._main, name=f"orchestrator {options.name}", daemon=True)
 
@@ -115,6 +126,8 @@ class EngineThread:
 
     def finish(self) -> None:
         """End the thread and wait for that; an engine that is not closed yet is closed, and its jobs are cancelled."""
+        with self._lock:
+            self._finishing = True  # seen by a thread that has no loop yet
         with contextlib.suppress(SupervisorClosed):
             self.call(self._finish.set)
         while self._thread.is_alive():
@@ -142,7 +155,8 @@ class EngineThread:
     async def _live(self) -> None:
         await self.engine.open()
         self._opened.set()
-        await self._finish.wait()
+        if not self._finishing:
+            await self._finish.wait()
         await self.engine.close(cancel=True)
         with self._lock:
             self._over = True
@@ -150,6 +164,25 @@ class EngineThread:
         await asyncio.sleep(0)
 
     # Reaching the engine
+
+    @property
+    def has_space(self) -> bool:
+        """Whether the queue takes another job without waiting."""
+        return self.engine.jobs.queued + self._sent - self._arrived < self.engine.options.queue_size
+
+    def accept(self, record: Record) -> None:
+        """Hand a job over.
+
+        Raises:
+            SupervisorClosed: If the thread has ended or is about to.
+        """
+        with self._lock:
+            self.call(self._arrive, record)
+            self._sent += 1
+
+    def _arrive(self, record: Record) -> None:
+        self._arrived += 1
+        self.engine.accept(record)
 
     def check_caller(self) -> None:
         """Raise WrongContext where a wait for the engine would never end."""
@@ -178,7 +211,8 @@ class EngineThread:
             return await function(*args)
 
         with self._lock:
-            return asyncio.run_coroutine_threadsafe(body(), self._running_loop())
+            loop = self._running_loop()
+            return asyncio.run_coroutine_threadsafe(body(), loop)
 
     def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the engine's loop and wait for what it returns, open to Ctrl-C."""
@@ -192,8 +226,6 @@ class EngineThread:
             raise SupervisorClosed("the supervisor was closed meanwhile") from None
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        while self._loop is None and not self._opened.is_set():
-            time.sleep(0)
         if self._loop is None or self._over:
             raise SupervisorClosed("the supervisor is closed")
         return self._loop
@@ -232,10 +264,8 @@ class OtherLoop:
         return _Relay(listener, self._loop)
 
     async def close(self, *, cancel: bool) -> None:
-        async def close() -> None:
-            await self.engine.close(cancel=cancel)
-
-        await self.ask(close)
+        with contextlib.suppress(SupervisorClosed):  # somebody else's close was quicker
+            await self.ask(partial(self.engine.close, cancel=cancel))
         await self._loop.run_in_executor(None, self._thread.finish)
 
 
