@@ -96,16 +96,18 @@ def test_a_cancel_is_raised_once(child: RawChild) -> None:
 def test_a_job_is_cancelled_while_its_module_is_imported(child: RawChild, tmp_path: Path) -> None:
     release = tmp_path / "release"
     loop = f"while not os.path.exists({str(release)!r}): time.sleep(0.001)"
-    (tmp_path / "slow_module.py").write_text(f"print('importing')\nimport os, time\n{loop}\ndef f(): pass\n")
+    (tmp_path / "slow_module.py").write_text(
+        f"print('importing')\nimport os, time\n{loop}\ndef f(wait): time.sleep(wait)\n"
+    )
     child.run(f"{JOBS}:add", 1, 2)
     child.job(f"{JOBS}:add_path", str(tmp_path))
-    fence = child.job("slow_module:f")
+    fence = child.job("slow_module:f", 600)
     child.logged("stdout", "importing")
     child.send({"type": "cancel", "fence": fence, "stack": True})
     child.of_type("log", stream="stack")
     release.touch()  # whether an import is broken off is another matter
     assert child.outcome(fence)["cancelled"] is True
-    assert child.run("slow_module:f") is None
+    assert child.run("slow_module:f", 0) is None
 
 
 def test_a_job_that_has_not_started_is_returned_instead(child: RawChild) -> None:
