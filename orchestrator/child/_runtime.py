@@ -11,7 +11,7 @@ from _thread import allocate_lock, get_ident, interrupt_main, start_new_thread
 from orchestrator import _wire
 from orchestrator.child import _scope, _target
 from orchestrator.child._inbox import Inbox, end_protocol
-from orchestrator.child._invoke import Limits
+from orchestrator.child._invoke import Limits, run_sync
 from orchestrator.child._orphan import kill_descendants, remove_folder
 from orchestrator.child._scope import JobCancelled, Scope
 from orchestrator.child._stack import task_stack, thread_stack
@@ -33,6 +33,20 @@ _NOTE = 16
 # Seconds between two pauses of a job that writes all the time, and their length (the system makes it 60 microseconds).
 _SHARE_EVERY = 0.004
 _SHARE = 1e-6
+
+
+def _is_importing() -> bool:
+    """Return whether the job is in the middle of an import.
+
+    A package whose import is broken off cannot be imported again in this process (`asyncio` for one): every later job
+    would fail. So a cancel waits for the end of the import, or for the kill.
+    """
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not run_sync.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 class Runtime:
@@ -191,7 +205,7 @@ class Runtime:
         scope = self.running
         if scope is None or not scope.cancelled or scope.raised or not scope.in_user_code:
             return
-        if get_ident() == self._main and not self.copied:
+        if get_ident() == self._main and not self.copied and not _is_importing():
             scope.raised = True
             raise JobCancelled("the supervisor asked this job to end")
 
