@@ -102,6 +102,25 @@ async def test_a_job_that_returns_when_it_is_cancelled_is_cancelled() -> None:
         assert supervisor.statistics().settled == {str(outcome.status): 1}
 
 
+@pytest.mark.parametrize("target", [hanging.import_slowly, "imported_slowly:value"])
+async def test_a_cancel_waits_for_the_end_of_an_import(target: Any) -> None:
+    """A package whose import is broken off could not be imported again: every later job in that child would fail."""
+    async with gates.Gate() as gate:
+        env = {"IMPORT_GATE": str(gate.port)}
+        async with Supervisor(workers=1, grace=20, env=env) as supervisor:
+            handle = await supervisor.submit(target)
+            [arrival] = await gate.arrived()
+            handle.cancel()
+            with pytest.raises(TimeoutError):  # long enough for a signal that would have broken the import off
+                async with asyncio.timeout(0.3):
+                    await handle.outcome()
+            gate.open()
+            assert (await handle.outcome()).status in ("cancelled", "succeeded")  # it has little more to do
+            assert await supervisor.run(target) == 5
+            assert await supervisor.run(dying.pid) == arrival.pid
+    assert len(gate.arrivals) == 1
+
+
 async def test_cancel_of_a_queued_job_never_runs_it(tmp_path: Path) -> None:
     async with gates.Gate() as gate, Supervisor(workers=1) as supervisor:
         first = await supervisor.submit(gates.stand, gate.port)

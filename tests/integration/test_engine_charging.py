@@ -37,10 +37,18 @@ async def until_stopped(pid: int) -> None:
 
 @posix
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-async def test_killed_before_it_started_runs_again_uncharged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_killed_before_it_started_runs_again_uncharged(tmp_path: Path, fresh: bool) -> None:
     notes = tmp_path / "notes"
     async with Supervisor(workers=1) as supervisor:
-        first = await pid_of(supervisor)
+        if fresh:
+            async with asyncio.timeout(30):
+                while supervisor.statistics().workers[0].state != "ready":  # noqa: ASYNC110  no job, so no event
+                    await asyncio.sleep(0.005)
+            first = supervisor.statistics().workers[0].pid
+            assert first is not None
+        else:
+            first = await pid_of(supervisor)
         os.kill(first, signal.SIGSTOP)
         await until_stopped(first)
         handles = [await supervisor.submit(dying.note, str(notes), f"{number}") for number in range(3)]

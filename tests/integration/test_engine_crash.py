@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
+import chores
 import dying
 import gates
 import pytest
@@ -138,10 +141,22 @@ async def test_too_large_is_refused_each_way_and_the_child_lives() -> None:
         assert await supervisor.run(dying.pid) == pid
 
 
+async def test_large_values_leave_no_files(tmp_path: Path) -> None:
+    async with Supervisor(workers=1) as supervisor:
+        folder = Path((await supervisor.run(chores.where))[1]).parent
+        before = set(os.listdir(folder))
+        for _ in range(3):
+            assert await supervisor.run(dying.size_of, await supervisor.run(dying.make_text, 2**21)) == 2**21
+        handle = await supervisor.submit(dying.size_of, "x" * 2**22)
+        handle.cancel()  # while its arguments are being written
+        assert (await handle.outcome()).status == "cancelled"
+        assert (await handle.outcome()).attempts == 0
+        assert await supervisor.run(dying.size_of, "abc") == 3
+        assert set(os.listdir(folder)) == before
+
+
 async def test_crash_of_an_idle_child_harms_no_job() -> None:
     async with Supervisor(workers=1) as supervisor:
-        import os
-
         pid = await supervisor.run(dying.pid)
         os.kill(pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
         async with asyncio.timeout(30):

@@ -120,6 +120,12 @@ def fall_silent() -> None:
     time.sleep(600)  # THE SILENT LINE
 
 
+def import_slowly() -> int:
+    import imported_slowly
+
+    return imported_slowly.VALUE
+
+
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
