@@ -44,6 +44,7 @@ class Result(Frame, tag="result"):
     typed: str | None = None
     value_file: str | None = None
     typed_file: str | None = None
+    keep: list[int] = []
 
 
 class Remote(msgspec.Struct):

@@ -98,6 +98,10 @@ class Jobs:
     def queued(self) -> int:
         return len(self._unsettled) - self.running - len(self.waiting)
 
+    def holds(self, record: Record) -> bool:
+        """Return whether the job was accepted and has no outcome yet."""
+        return record.id in self._unsettled
+
     def unsettled(self) -> list[Record]:
         return list(self._unsettled.values())
 
@@ -179,8 +183,8 @@ class Jobs:
     def _settle(
         self, record: Record, status: Status, *, value: Any = None, error: OrchestratorError | None = None
     ) -> None:
+        record.status = status  # before the state: other threads look at both
         record.state = SETTLED
-        record.status = status
         record.value = value
         record.error = error
         record.disarm()
@@ -231,7 +235,7 @@ class Jobs:
             if attempt.why is None or attempt.why == "cancelled":
                 self._succeeded(record, frame)
                 return
-            self._clean_up(attempt, record, ())  # it answered when its time had run out
+            self._clean_up(attempt, record, frame.keep)  # it answered when its time had run out
             unread = frame.value_file or frame.typed_file
             if unread is not None:
                 with contextlib.suppress(OSError):

@@ -66,6 +66,10 @@ _NEEDED_ON_WINDOWS = frozenset("COMSPEC PATHEXT SYSTEMDRIVE SYSTEMROOT TEMP TMP 
 _OURS = frozenset((MARKER, OUTER_MARKERS, DEPTH, _frozen.VARIABLE))
 
 
+# What C code prints would wait in a buffer of the C library, and be lost when the child is killed.
+_UNBUFFERED = "-u"
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How a child is started here.
@@ -93,7 +97,9 @@ def describe(command: Sequence[str] | None = None) -> Launch:
     _check_depth()
     given, source = _given(command)
     if given is not None:
-        return Launch([*_existing(given, source), *_flags(), "-c", BOOT, LABEL], f"{source} names this command")
+        return Launch(
+            [*_existing(given, source), *_flags(), _UNBUFFERED, "-c", BOOT, LABEL], f"{source} names this command"
+        )
     if _frozen.is_frozen():
         _check_armed()
         return Launch(
@@ -101,7 +107,7 @@ def describe(command: Sequence[str] | None = None) -> Launch:
             "this is a frozen app, and its start goes through freeze_support()",
         )
     python, reason = _find_python()
-    return Launch([python, *_flags(), "-c", BOOT, LABEL], reason)
+    return Launch([python, *_flags(), _UNBUFFERED, "-c", BOOT, LABEL], reason)
 
 
 def preamble(nonce: str, *, own: bool = True) -> bytes:
