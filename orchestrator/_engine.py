@@ -141,12 +141,20 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                # Kept out of the group, which would wrap it.
-                failure = await self._spawn_first()
-                if failure is None:
-                    self.state = "open"
-                    opened.set_result(None)
-                    await self._end.wait()
+                try:
+                    # Kept out of the group, which would wrap it.
+                    failure = await self._spawn_first()
+                    if failure is None:
+                        self.state = "open"
+                        opened.set_result(None)
+                        await self._end.wait()
+                except BaseException:
+                    # The loop ends, or something in here is broken: the group waits for its children, so they go now.
+                    self._closing = True
+                    self.hurry()
+                    for worker in self.workers:
+                        worker.kill("stopped")
+                    raise
                 self._closing = True
                 for worker in self.workers:
                     worker.stop()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Ctrl-C does not end a wait for a lock on Windows: there, waits are cut into pieces.
-PIECE = 0.2 if sys.platform == "win32" else None
+PIECE = 0.2 if sys.platform == "win32" else threading.TIMEOUT_MAX
 # What heeds its cancel does so within milliseconds.
 _TO_END = 0.5
 
@@ -58,6 +58,9 @@ class Link(Protocol):
     async def close(self, *, cancel: bool) -> None:
         """Close the engine, and what it runs on."""
 
+    def abandon(self) -> None:
+        """Kill everything: the caller's loop is gone, and nobody will close the engine."""
+
 
 class SameLoop:
     """The engine lives on the caller's loop: calls are calls."""
@@ -81,6 +84,9 @@ class SameLoop:
 
     async def close(self, *, cancel: bool) -> None:
         await self.engine.close(cancel=cancel)
+
+    def abandon(self) -> None:
+        self.engine.kill_now()
 
 
 class EngineThread:
@@ -133,6 +139,14 @@ class EngineThread:
         while self._thread.is_alive():
             self._thread.join(PIECE)
 
+    def abandon(self) -> None:
+        """End the thread soon, and kill what it runs."""
+        with self._lock:
+            self._finishing = True
+        with contextlib.suppress(SupervisorClosed):
+            self.call(self.engine.kill_now)
+            self.call(self._finish.set)
+
     def _main(self) -> None:
         try:
             loop = new_loop()
@@ -180,16 +194,28 @@ class EngineThread:
             self.call(self._arrive, record)
             self._sent += 1
 
+    def offer(self, record: Record) -> bool:
+        """Hand a job over if the queue takes it without waiting; returns whether it did."""
+        with self._lock:
+            if not self.has_space:
+                return False
+            self.accept(record)
+        return True
+
     def _arrive(self, record: Record) -> None:
-        self._arrived += 1
         self.engine.accept(record)
+        self._arrived += 1
 
     def check_caller(self) -> None:
         """Raise WrongContext where a wait for the engine would never end."""
-        if os.getpid() != self._pid:
-            raise WrongContext("this process is a forked copy of the one that opened the supervisor; open one here")
+        self.check_process()
         if threading.get_ident() == self._thread.ident:
             raise WrongContext("called on the supervisor's own thread, which would wait for itself")
+
+    def check_process(self) -> None:
+        # Before any lock is asked for: a thread that does not exist in the copy may have held it.
+        if os.getpid() != self._pid:
+            raise WrongContext("this process is a forked copy of the one that opened the supervisor; open one here")
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function run on the engine's loop soon, in order.
@@ -197,6 +223,7 @@ class EngineThread:
         Raises:
             SupervisorClosed: If the thread has ended or is about to; the function will not run.
         """
+        self.check_process()
         with self._lock:
             self._running_loop().call_soon_threadsafe(function, *args)
 
@@ -249,6 +276,9 @@ class OtherLoop:
         self._thread = thread
         self._loop = asyncio.get_running_loop()
         self.accept = thread.accept
+        self._closing = False
+        # Who ends a loop cancels its tasks: that is how an engine elsewhere hears of it.
+        self._tie = asyncio.create_task(self._end_with_loop(), name="orchestrator tie")
 
     @property
     def has_space(self) -> bool:
@@ -263,7 +293,21 @@ class OtherLoop:
     def relay(self, listener: Listener) -> Listener:
         return _Relay(listener, self._loop)
 
+    async def _end_with_loop(self) -> None:
+        try:
+            await self._loop.create_future()
+        except asyncio.CancelledError:
+            if not self._closing:
+                self.abandon()
+                self._thread.finish()
+            raise
+
+    def abandon(self) -> None:
+        self._thread.abandon()
+
     async def close(self, *, cancel: bool) -> None:
+        self._closing = True
+        self._tie.cancel()
         with contextlib.suppress(SupervisorClosed):  # somebody else's close was quicker
             await self.ask(partial(self.engine.close, cancel=cancel))
         await self._loop.run_in_executor(None, self._thread.finish)

@@ -20,7 +20,7 @@ from orchestrator._models import Job, Limit, RestartPolicy, Seconds, Statistics,
 from orchestrator._options import Options
 from orchestrator._persist import outlast
 from orchestrator._stream import Items
-from orchestrator._submission import Submission, Submitter
+from orchestrator._submission import Submission, Submitter, read_map
 from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
@@ -193,19 +193,24 @@ class Supervisor:
 
     def __del__(self) -> None:
         if self._link is not None and not self._closed and os.getpid() == self._pid:
+            if self._loop is not None and self._loop.is_closed():
+                self._link.abandon()
             warnings.warn(f"{self!r} was never closed; use `async with`", ResourceWarning, source=self, stacklevel=2)
 
     def _check_context(self) -> Link:
         link = self._link
         if link is None:
             raise SupervisorClosed(f"supervisor {self._options.name!r} is not open; enter it with `async with` first")
-        if os.getpid() != self._pid:
-            raise WrongContext("this process is a forked copy of the one that opened the supervisor; open one here")
+        self._check_process()
         if asyncio._get_running_loop() is not self._loop:
             raise WrongContext(
                 "the supervisor belongs to another event loop or thread; call it there, or use BlockingSupervisor"
             )
         return link
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise WrongContext("this process is a forked copy of the one that opened the supervisor; open one here")
 
     def _open_link(self) -> Link:
         link = self._check_context()
@@ -306,16 +311,8 @@ class Supervisor:
             ordered: Whether outcomes come in the order of the items.
         """
         self._check_context()
-        if isinstance(target, Job | str) or callable(target):
-            if items is None:
-                raise ConfigurationError("items", "are missing; map takes a target and items, or an iterable of jobs")
-            template = target if isinstance(target, Job) else Job(target)
-            if template.args:
-                raise ConfigurationError("target.args", "must be empty: each item is the one positional argument")
-            return Outcomes(self, template, items, ordered=ordered)
-        if items is not None:
-            raise ConfigurationError("target", f"must be a function, a name or a Job, not {type(target).__name__}")
-        return Outcomes(self, None, target, ordered=ordered)
+        template, source = read_map(target, items)
+        return Outcomes(self, template, source, ordered=ordered)
 
     def stream(self, target: Target | Job, /, *args: Any, **kwargs: Any) -> Items:
         """Run a generator target and return an async iterator of what it yields.
@@ -332,6 +329,7 @@ class Supervisor:
         """Return a snapshot of jobs, workers and limits."""
         if self._link is None:
             raise SupervisorClosed(f"supervisor {self._options.name!r} has not been entered")
+        self._check_process()
         return self._link.engine.statistics()
 
     async def scale(self, workers: int) -> None:
@@ -364,8 +362,7 @@ def options_of(workers: int | None, options: Mapping[str, Any]) -> Options:
 
 def _require_asyncio() -> None:
     if asyncio._get_running_loop() is None or asyncio.current_task() is None:
-        library = "trio" if "trio" in sys.modules else "no event loop"
+        problem = "trio runs here" if "trio" in sys.modules else "no event loop runs here"
         raise WrongContext(
-            f"Supervisor runs on asyncio (or uvloop), not on {library}; "
-            "under trio, or without a loop, use BlockingSupervisor in a thread"
+            f"Supervisor needs asyncio (or uvloop), and {problem}; use BlockingSupervisor, under trio in a thread"
         )
