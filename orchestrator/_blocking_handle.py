@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator._models import Event, Job, Outcome, StateChange
+from orchestrator._calls import LOT, Calls
+from orchestrator._link import PIECE
+from orchestrator._models import Event, Job, Outcome, Seconds, StateChange, seconds
 from orchestrator._ring import Ring
+from orchestrator.exceptions import SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from orchestrator._link import EngineThread
     from orchestrator._record import Record
-    from orchestrator.blocking import BlockingSupervisor
-
-# Ctrl-C does not end a wait for a lock on Windows: there, waits are cut into pieces.
-PIECE = 0.2 if sys.platform == "win32" else None
-# Callbacks may be a thousand calls ahead; credits for them travel in lots.
-_CALL_LOT = 100
 
 
 class BlockingHandle:
     """A job that was accepted; made by `BlockingSupervisor.submit`, usable from any thread.
 
     Functions wrapped with `callback` are called on a thread that waits in `result`, `outcome` or `events`, one by one,
-    all before that returns the end of the job.
+    all before that returns the end of the job. What else than an `Exception` they raise there (Ctrl-C, the rerun of a
+    Streamlit page) cancels the job and passes through that thread at once.
 
     Attributes:
         id: Number of the job within its supervisor.
@@ -37,33 +35,30 @@ class BlockingHandle:
 
     wants_events = True
 
-    def __init__(self, supervisor: BlockingSupervisor, job: Job, news: threading.Condition | None = None) -> None:
+    def __init__(self, thread: EngineThread, job: Job, news: threading.Condition | None = None) -> None:
         self.job = job
         self.key = job.key
         self.id = 0
-        self._supervisor = supervisor
-        self._news = threading.Condition() if news is None else news
+        self._thread = thread
         self._record: Record | None = None
+        self._news = threading.Condition() if news is None else news  # guards all that follows
         self._settled = False
         self._ring = Ring()
-        self._calls: deque[tuple[int, list[Any], Mapping[str, Any]]] = deque()
-        self._calling = False  # some thread makes a call: others wait, so that calls keep their order
-        self._made = 0
-        self._callback_error: BaseException | None = None
+        self._calls = Calls()
+        self._caller: int | None = None  # the thread that makes a call: others wait, so that calls keep their order
+        self._callback_error: Exception | None = None
         self._observed = False
-        self._reading = False
+        self._readers = 0  # counted on the engine's thread
 
     def __repr__(self) -> str:
         return f"<BlockingHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")
 
     def __del__(self) -> None:
         record = self._record
-        if record is not None and self._settled and record.error is not None and not self._observed:
-            self._supervisor._engine.logger.log(
-                "job.failed_unobserved", "error", job=record.id, error=str(record.error)
-            )
+        if record is not None and record.error is not None and not self._observed:
+            self._thread.engine.logger.log("job.failed_unobserved", "error", job=record.id, error=str(record.error))
 
-    # What the engine tells, on its thread (`Listener`)
+    # On the engine's thread
 
     def settled(self, record: Record) -> None:
         """The engine's word that the job is over."""
@@ -80,92 +75,136 @@ class BlockingHandle:
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
         """The engine's word that the job called one of the caller's functions."""
         with self._news:
-            if self._callback_error is not None or index >= len(record.payload.callbacks):
-                return
-            latest = record.payload.callbacks[index].latest
-            if latest and self._calls and self._calls[-1][0] == index:
-                self._calls[-1] = (index, args, kwargs)
-            else:
-                self._calls.append((index, args, kwargs))
+            self._calls.add(record, index, args, kwargs)
             self._notice()
 
     def _notice(self) -> None:
         """Wake who waits; called with the condition held."""
         self._news.notify_all()
 
+    def _end_job(self) -> None:
+        jobs = self._thread.engine.jobs
+        if self._record is not None and jobs.holds(self._record):
+            jobs.cancel(self._record)
+        elif not self._settled:  # its caller was interrupted before it could hand it over
+            with self._news:
+                self._settled = True
+                self._notice()
+
+    def _start_reading(self) -> None:
+        self._readers += 1
+        if self._record is not None and not self._settled:
+            self._thread.engine.talk.read(self._record)
+
+    def _stop_reading(self) -> None:
+        self._readers -= 1
+        record = self._record
+        if record is not None and not self._settled and not self._readers:
+            record.read = False
+            with self._news:
+                owed = self._ring.write_off()
+            self._thread.engine.talk.credit(record, owed)
+
+    def _credit(self, count: int, calls: bool) -> None:
+        if self._record is not None:
+            self._thread.engine.talk.credit(self._record, count, calls=calls)
+
     # Waiting
+
+    def _tell(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function run on the engine's thread; once that is over there is nothing to tell."""
+        try:
+            self._thread.call(function, *args)
+        except (SupervisorClosed, WrongContext):
+            return
 
     @property
     def _is_over(self) -> bool:
-        return self._settled and not self._calls and not self._calling
+        return self._settled and not self._calls and self._caller is None
+
+    @property
+    def _can_call(self) -> bool:
+        return self._caller is None and len(self._calls) > 0
+
+    def _wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Make calls and wait until something is so; returns whether it is."""
+        self._thread.check_caller()
+        if self._caller == threading.get_ident():
+            raise WrongContext("called by a function that the job itself called: the job's end comes after that")
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._news:
+                while not reached() and not self._can_call:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return False
+                    self._news.wait(min(left, PIECE))
+                if reached():
+                    return True
+            self._make_call()
 
     def _make_call(self) -> None:
-        """Make one of the calls that the job asked for; called with the condition held, which it lets go meanwhile."""
-        assert self._record is not None
-        index, args, kwargs = self._calls.popleft()
-        wrapped = self._record.payload.callbacks[index]
-        self._calling = True
-        self._news.release()
+        """Make the first call that waits, unless another thread is making one.
+
+        Raises:
+            BaseException: What is not an `Exception`; it belongs to this thread, not to the job.
+        """
         try:
+            with self._news:
+                if not self._can_call:
+                    return
+                self._caller = threading.get_ident()
+                call = self._calls.take()
+            wrapped, args, kwargs = call
             wrapped.function(*args, **kwargs)
+            if self._calls.made(call):
+                self._tell(self._credit, LOT, True)
         except BaseException as error:
-            self._callback_error = error
+            with self._news:
+                self._calls.refuse()
+            if isinstance(error, Exception):
+                self._callback_error = error
             self.cancel()
+            if not isinstance(error, Exception):
+                raise
         finally:
-            self._news.acquire()
-            self._calling = False
-            if self._callback_error is not None:
-                self._calls.clear()
-            self._news.notify_all()
-        if not wrapped.latest:
-            self._made += 1
-            if self._made % _CALL_LOT == 0:
-                self._supervisor._tell(self._credit_calls)
+            with self._news:
+                if self._caller == threading.get_ident():
+                    self._caller = None
+                self._news.notify_all()
 
-    def _credit_calls(self) -> None:
-        if self._record is not None:
-            self._supervisor._engine.talk.credit(self._record, _CALL_LOT, calls=True)
-
-    def _wait_until(self, reached: Callable[[], bool], timeout: float | None) -> bool:
-        """Make calls and wait until something is so; returns whether it is."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._news:
-            while not reached():
-                if self._calls and not self._calling:
-                    self._make_call()
-                    continue
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._news.wait(left if PIECE is None else PIECE if left is None else min(left, PIECE))
-        return True
-
-    def _end(self, timeout: float | None) -> Record:
-        self._observed = True
-        if not self._wait_until(lambda: self._is_over, timeout):
-            raise TimeoutError(f"job {self.id} has no outcome after {timeout:g} s; it goes on")
+    def _wait_end(self, timeout: Seconds | None = None) -> Record:
+        if not self._wait_until(lambda: self._is_over, seconds(timeout, "timeout", exclusive=False)):
+            raise TimeoutError(f"job {self.id} has no outcome after {timeout} s; it goes on")
         assert self._record is not None
+        self._observed = True
         return self._record
+
+    def _cancel_and_wait(self) -> None:
+        """End the job for a caller who is leaving, and who wants no more of its calls."""
+        with self._news:
+            self._calls.refuse()
+        self.cancel()
+        self._wait_until(lambda: self._settled)
 
     # For callers
 
     @property
     def state(self) -> str:
         """`queued`, `running`, `waiting` (for its next attempt), or how it ended."""
-        record = self._record
-        if record is None:
-            return "queued"
-        if record.status is not None:
-            return str(record.status)
-        return "running" if record.state == "cancelling" else record.state
+        return "queued" if self._record is None else self._record.public_state
 
     def cancel(self) -> None:
         """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later."""
-        if self._record is not None and not self._settled:
-            self._observed = True  # who cancels a job need not be told that it did not succeed
-            self._supervisor._tell(self._supervisor._engine.jobs.cancel, self._record)
+        if self._settled:
+            return
+        self._observed = True  # who cancels a job need not be told that it did not succeed
+        try:
+            self._thread.call(self._end_job)
+        except SupervisorClosed:
+            self._end_job()
 
-    def outcome(self, timeout: float | None = None) -> Outcome:
+    def outcome(self, timeout: Seconds | None = None) -> Outcome:
         """Wait for the outcome; a failed job raises nothing here.
 
         Args:
@@ -174,9 +213,9 @@ class BlockingHandle:
         Raises:
             TimeoutError: If the job is not done by then; it goes on.
         """
-        return self._end(timeout).outcome()
+        return self._wait_end(timeout).outcome()
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: Seconds | None = None) -> Any:
         """Wait for the job and return its value.
 
         Args:
@@ -185,42 +224,59 @@ class BlockingHandle:
         Raises:
             TimeoutError: If the job is not done by then; it goes on.
             JobError: When the job did not succeed.
-            BaseException: What a callback raised.
+            Exception: What a callback raised.
         """
-        record = self._end(timeout)
+        record = self._wait_end(timeout)
         if self._callback_error is not None:
             raise self._callback_error
         if record.error is not None:
             raise record.error
         return record.value
 
-    def result_or_cancel(self) -> Any:
-        """Wait for the value; an exception that arrives meanwhile (Ctrl-C) cancels the job and waits for its end."""
-        try:
-            self._end(None)
-        except BaseException:
-            self.cancel()
-            self._end(None)
-            raise
-        return self.result()
+    def events(self) -> BlockingEvents:
+        """Iterate over what happens to the job: states, progress, logs, items, artefacts; ends with the job.
 
-    def events(self) -> Iterator[Event]:
-        """Iterate over what happens to the job: states, progress, logs, items, artefacts; ends with the job."""
-        if not self._reading:
-            self._reading = True
-            if self._record is not None and not self._settled:
-                self._supervisor._tell(self._supervisor._engine.talk.read, self._record)
-        return self._events()
+        Events that came before the first call are there too, as far as the last 1,000 reach. A job has one reader: two
+        would share its events between them.
+        """
+        return BlockingEvents(self)
 
-    def _events(self) -> Iterator[Event]:
+    def _next_event(self) -> Event | None:
+        """Return the next event, or None after the last one."""
+        self._thread.check_caller()
+        self._make_call()  # one for each event, so that neither waits for the end of the other
         while True:
-            self._wait_until(lambda: bool(self._ring) or self._is_over, None)
+            self._wait_until(lambda: bool(self._ring) or self._is_over)
             with self._news:
-                if not self._ring:
-                    return
-                event, owes_credit = self._ring.pop()
-            if owes_credit and not self._settled:
-                self._supervisor._tell(self._supervisor._engine.talk.credit, self._record, 1)
-            if type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
-                self._observed = True
-            yield event
+                if self._ring:
+                    event, owes_credit = self._ring.pop()
+                    break
+                if self._is_over:
+                    return None
+        if owes_credit:
+            self._tell(self._credit, 1, False)
+        if type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
+            self._observed = True
+        return event
+
+
+class BlockingEvents:
+    """An iterator of one job's events; leaving it early leaves the job alone."""
+
+    def __init__(self, handle: BlockingHandle) -> None:
+        self._handle = handle
+        handle._tell(handle._start_reading)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._handle._next_event()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __del__(self) -> None:
+        # Items wait for their reader; without one the job must not wait for ever.
+        if not self._handle._settled:
+            self._handle._tell(self._handle._stop_reading)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from orchestrator._calls import LOT, Calls
 from orchestrator._models import Event, Job, Outcome, StateChange
 from orchestrator._persist import outlast
-from orchestrator._record import Record
 from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed
 
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator._link import Link
+    from orchestrator._record import Record
     from orchestrator._submission import Submission
-
-# Callbacks may be a thousand calls ahead; credits for them travel in lots.
-_CALL_LOT = 100
 
 
 class Receipt:
@@ -35,9 +32,8 @@ class Receipt:
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._waiters: list[asyncio.Future[None]] = []
-        self._calls: deque[tuple[int, list[Any], Mapping[str, Any]]] = deque()
+        self._calls = Calls()
         self._context: contextvars.Context | None = None
-        self._made = 0
         self.record: Record | None = None
         self.callback_error: BaseException | None = None
         self._is_settled = False  # the record may say so earlier, on another thread, when calls are still to come
@@ -55,14 +51,9 @@ class Receipt:
         """Nobody reads events of a job that is only waited for."""
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
-        if self.callback_error is not None or index >= len(record.payload.callbacks):
-            return
-        latest = record.payload.callbacks[index].latest
-        if latest and self._calls and self._calls[-1][0] == index:
-            self._calls[-1] = (index, args, kwargs)
-            return
-        self._calls.append((index, args, kwargs))
-        if len(self._calls) == 1:
+        before = len(self._calls)
+        self._calls.add(record, index, args, kwargs)
+        if not before and self._calls:
             if self._context is None:
                 self._context = contextvars.copy_context()
             self._loop.call_soon(self._make_calls, record, context=self._context)
@@ -73,27 +64,26 @@ class Receipt:
 
     def _make_calls(self, record: Record) -> None:
         """Make one call, then let the loop do other things."""
-        index, args, kwargs = self._calls.popleft()
-        wrapped = record.payload.callbacks[index]
+        call = self._calls.take()
+        wrapped, args, kwargs = call
         try:
             wrapped.function(*args, **kwargs)
         except BaseException as error:
             self.callback_error = error
-            self._calls.clear()
+            self._calls.refuse()
             self._tell_engine(self._link.engine.jobs.cancel, record)
             if not isinstance(error, Exception):
                 raise
-        if not wrapped.latest:
-            self._made += 1
-            if self._made % _CALL_LOT == 0:
+        finally:
+            if self._calls.made(call):
                 self._tell_engine(self._credit_calls, record)
-        if self._calls:
-            self._loop.call_soon(self._make_calls, record, context=self._context)
-        elif self._is_settled and not self.done:
-            self._finish()
+            if self._calls:
+                self._loop.call_soon(self._make_calls, record, context=self._context)
+            elif self._is_settled and not self.done:
+                self._finish()
 
     def _credit_calls(self, record: Record) -> None:
-        self._link.engine.talk.credit(record, _CALL_LOT, calls=True)
+        self._link.engine.talk.credit(record, LOT, calls=True)
 
     def _tell_engine(self, function: Any, *args: Any) -> None:
         try:
@@ -183,12 +173,7 @@ class JobHandle(Receipt):
     @property
     def state(self) -> str:
         """`queued`, `running`, `waiting` (for its next attempt), or how it ended."""
-        record = self.record
-        if record is None:
-            return "queued"
-        if record.status is not None:
-            return str(record.status)
-        return "running" if record.state == "cancelling" else record.state
+        return "queued" if self.record is None else self.record.public_state
 
     def cancel(self) -> None:
         """Cancel the job, wherever it is; its outcome follows, at most grace + 2 s later."""

@@ -6,23 +6,19 @@ import asyncio
 import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._handle import Receipt
-from orchestrator._models import Job, Outcome
+from orchestrator._submission import AHEAD, job_for
 from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator._link import Link
+    from orchestrator._models import Job, Outcome
     from orchestrator._record import Record
     from orchestrator._supervisor import Supervisor
-
-# Jobs that are on their way for each job that can run: enough that quick ones, of which a child takes dozens ahead,
-# never wait for the reader of outcomes.
-_AHEAD = 128
 
 
 class _Entry(Receipt):
@@ -56,7 +52,7 @@ class Outcomes:
             aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         )
         self._ordered = ordered
-        self._ahead = _AHEAD * supervisor._slots()
+        self._ahead = AHEAD * supervisor._slots()
         self._index = 0
         self._exhausted = False
         self._pending: dict[int, tuple[_Entry, Record]] = {}
@@ -135,12 +131,7 @@ class Outcomes:
             self._news.set()
 
     async def _submit(self, item: Any) -> None:
-        if self._template is not None:
-            job = replace(self._template, args=(item,))
-        elif isinstance(item, Job):
-            job = item
-        else:
-            raise ConfigurationError(f"items[{self._index}]", f"must be a Job, not {type(item).__name__}")
+        job = job_for(self._template, item, self._index)
         index = self._index
         self._index += 1
         link, submission = self._supervisor._prepare(job)

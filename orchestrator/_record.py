@@ -130,10 +130,18 @@ class Record:
             self.ticket.cancel()
         self.queue_timer = self.total_timer = self.retry_timer = self.ticket = None
 
+    @property
+    def public_state(self) -> str:
+        """The state in words for callers, from any thread."""
+        state = self.state  # first: a status that comes between the two looks is the end
+        if self.status is not None:
+            return str(self.status)
+        return "running" if state == "cancelling" else state
+
     def refuse(self, error: OrchestratorError) -> None:
         """Settle a job that was never accepted."""
-        self.state = SETTLED
         self.status = Status.CANCELLED
+        self.state = SETTLED
         self.error = error
         self.listener.settled(self)
 

@@ -59,3 +59,9 @@ class Ring:
             event = dataclasses.replace(event, dropped=event.dropped + self._dropped)
             self._dropped = 0
         return event, False
+
+    def write_off(self) -> int:
+        """Note that nobody will read what is here; returns for how many items the job gets a credit at once."""
+        items = sum(type(event) is Item for event in self._events)
+        owed, self._paid = items - self._paid, items
+        return owed

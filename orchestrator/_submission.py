@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator._options import Options
+
+
+# Jobs that are on their way for each job that can run: enough that quick ones, of which a child takes dozens ahead,
+# never wait for the reader of outcomes.
+AHEAD = 128
 
 
 class Submission:
@@ -43,6 +49,33 @@ class Submission:
         if self.job is not self.target.job:
             return self.job
         return Job(self.job.target, args=self.args, kwargs=self.kwargs)
+
+
+def read_map(target: Any, items: Any) -> tuple[Job | None, Any]:
+    """Return the template and the iterable that `map` was called with; without a template, that is one of jobs.
+
+    Raises:
+        ConfigurationError: If it cannot be called so.
+    """
+    if isinstance(target, Job | str) or callable(target):
+        if items is None:
+            raise ConfigurationError("items", "are missing; map takes a target and items, or an iterable of jobs")
+        template = target if isinstance(target, Job) else Job(target)
+        if template.args:
+            raise ConfigurationError("target.args", "must be empty: each item is the one positional argument")
+        return template, items
+    if items is not None:
+        raise ConfigurationError("target", f"must be a function, a name or a Job, not {type(target).__name__}")
+    return None, target
+
+
+def job_for(template: Job | None, item: Any, index: int) -> Job:
+    """Return the job for an item of `map`."""
+    if template is not None:
+        return replace(template, args=(item,))
+    if not isinstance(item, Job):
+        raise ConfigurationError(f"items[{index}]", f"must be a Job, not {type(item).__name__}")
+    return item
 
 
 class Submitter:

@@ -21,7 +21,7 @@ from orchestrator._options import Options
 from orchestrator._persist import outlast
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter, read_map
-from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed, WrongContext
+from orchestrator.exceptions import LaunchError, SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
     from types import TracebackType

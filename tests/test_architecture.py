@@ -85,17 +85,18 @@ TABLE = {
     "_spawn_loop": row(),
     "_link": row(f"{VALUES} _options _record _engine _spawn_loop"),
     "_ring": row("_models"),
-    "_handle": row(f"{VALUES} _persist _record _link _ring"),
+    "_calls": row("_models _record"),
+    "_handle": row(f"{VALUES} _persist _record _link _ring _calls"),
     "_submission": row(f"{VALUES} _options _targets _codec _record"),
     "_stream": row("_models _handle _submission"),
-    "_map": row(f"{VALUES} _record _link _handle"),
+    "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_supervisor": row(
         f"{VALUES} _wire _options _persist _launch _child_process _record _engine _link _handle _submission _map _stream"
     ),
     "_service": row(f"{VALUES} _state _policy _logs _launch _child_process _worker _supervisor", packages=ENGINE),
     # Ways in.
-    "_blocking_handle": row(f"{VALUES} _record _ring"),
-    "_blocking_map": row(f"{VALUES} _record _blocking_handle"),
+    "_blocking_handle": row(f"{VALUES} _record _link _ring _calls"),
+    "_blocking_map": row(f"{VALUES} _record _link _submission _blocking_handle"),
     "blocking": row(f"{VALUES} _launch _child_process _link _submission _supervisor _blocking_handle _blocking_map"),
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),
