@@ -10,9 +10,10 @@ _DUMP_LINE = re.compile(r'(File ".+", line \d+) in ')
 
 
 def with_source(text: str) -> str:
-    """Add the source line to each `File …` line of a stack, as tracebacks have it."""
+    """Add the source line to each `File …` line of a stack, and leave out the import system, as tracebacks do."""
     lines: list[str] = []
-    for line in text.splitlines():
+    given = text.splitlines()
+    for line in [line for line in given if "<frozen importlib" not in line] or given:
         lines.append(line)
         found = _CODE_LINE.match(line)
         if found is not None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Lines a child may print in a burst, and per second after it; what is above is counted and dropped.
 _LOG_BURST = 10_000
 _LOG_RATE = 5_000
+# A text of so many characters counts as one line more.
+_LINE = 512
 _LONGEST_TEXT = 128 * 1024
 # Digits of a fence and a line feed; so many are copied by a single instruction, so the number is never half written.
 _NOTE = 16
@@ -162,7 +164,7 @@ class Runtime:
         if self._log_tokens < 1:
             self._log_dropped += 1
             return
-        self._log_tokens -= 1
+        self._log_tokens -= 1 + len(frame["text"]) / _LINE
         if self._log_dropped:
             frame["dropped"], self._log_dropped = self._log_dropped, 0
         self.send(frame)
