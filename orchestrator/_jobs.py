@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import _codec, _frames
 from orchestrator._models import DeathCertificate, StateChange, Status
 from orchestrator._policy import CrashGuard, retry_delay, should_retry
-from orchestrator._record import SETTLED, Record
+from orchestrator._record import NOBODY, SETTLED, Record
 from orchestrator.exceptions import (
     JobCancelled,
     JobCrashed,
@@ -193,6 +193,7 @@ class Jobs:
         if record.listener.wants_events:
             record.listener.event(record, _change(status, record.attempts))
         record.listener.settled(record)
+        record.listener = NOBODY
         self.made_space()
         if not self._unsettled:
             self.idle.set()

@@ -39,6 +39,23 @@ class Listener(Protocol):
         """The job called the caller's function number `index`."""
 
 
+class _Nobody:
+    wants_events = False
+
+    def settled(self, record: Record) -> None:
+        pass
+
+    def event(self, record: Record, event: Event) -> None:
+        pass
+
+    def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+        pass
+
+
+# Who hears of a settled job: a listener that was kept would keep the caller's handle alive, which keeps the record.
+NOBODY: Listener = _Nobody()
+
+
 class Record:
     """One accepted job, from submit to outcome; belongs to the engine's loop until it is settled.
 

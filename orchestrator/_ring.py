@@ -9,14 +9,20 @@ from orchestrator._models import Event, Item, Log, Progress
 
 # As many unread events as a reader can have missed and still want; older logs are dropped and counted.
 _SIZE = 1_000
+# Characters of unread logs: a thousand long lines would be a hundred megabytes.
+_MOST_TEXT = 2**20
 
 
 class Ring:
-    """Keeps the last 1,000 events: the latest progress wins, logs and items nobody reads give way, states never do."""
+    """Keeps the last 1,000 events, and a million characters of logs.
+
+    The latest progress wins; logs, and items that nobody reads, give way; states never do.
+    """
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._dropped = 0  # lines
+        self._text = 0  # characters of the logs that are here
         self._paid = 0  # items that need no credit: they came before anybody read
 
     def __len__(self) -> int:
@@ -30,22 +36,31 @@ class Ring:
             return
         if len(events) >= _SIZE:
             self._make_room()
+        if type(event) is Log:
+            self._text += len(event.text)
+            while self._text > _MOST_TEXT and self._drop_log():
+                continue
         events.append(event)
         if type(event) is Item and not read:
             self._paid += 1
 
-    def _make_room(self) -> None:
+    def _drop_log(self) -> bool:
+        """Drop the oldest log, if there is one."""
         for index, event in enumerate(self._events):
             if type(event) is Log:
                 del self._events[index]
                 self._dropped += 1 + event.dropped
-                return
-            if type(event) is Progress:
+                self._text -= len(event.text)
+                return True
+        return False
+
+    def _make_room(self) -> None:
+        if self._drop_log():
+            return
+        for index, event in enumerate(self._events):
+            if type(event) is Progress or (type(event) is Item and self._paid):
                 del self._events[index]
-                return
-            if type(event) is Item and self._paid:
-                del self._events[index]
-                self._paid -= 1
+                self._paid -= type(event) is Item
                 return
 
     def pop(self) -> tuple[Event, bool]:
@@ -55,9 +70,11 @@ class Ring:
             if not self._paid:
                 return event, True
             self._paid -= 1
-        elif type(event) is Log and self._dropped:
-            event = dataclasses.replace(event, dropped=event.dropped + self._dropped)
-            self._dropped = 0
+        elif type(event) is Log:
+            self._text -= len(event.text)
+            if self._dropped:
+                event = dataclasses.replace(event, dropped=event.dropped + self._dropped)
+                self._dropped = 0
         return event, False
 
     def write_off(self) -> int:
