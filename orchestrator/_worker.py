@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import _frames, _state, _wire
 from orchestrator._attempt import Attempt
@@ -18,6 +18,7 @@ from orchestrator.exceptions import LaunchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from orchestrator._owners import Desk, Listener, Pool
     from orchestrator._record import Record
 
 # One bad line may be a half-written one of a dying child; three are a child that does not speak the protocol.
@@ -25,40 +26,6 @@ _BAD_FRAMES = 3
 # The planned stop's ladder: asked; then stdin closed and SIGTERM; then killed. Ten seconds in all.
 _STOP_ASK = 5.0
 _STOP_TERM = 3.0
-
-
-class Pool(Protocol):
-    """What a worker needs of the pool it is in."""
-
-    start_timeout: float
-    grace: float
-    slots: int
-
-    def run_child(self, worker: Worker, child: Child | InlineChild) -> None: ...
-    def child_ready(self, worker: Worker) -> None: ...
-    def child_died(
-        self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool
-    ) -> None: ...
-    def child_buried(self, worker: Worker, child: Child | InlineChild) -> None: ...
-    def has_room(self, worker: Worker) -> None: ...
-    def log(self, event: str, level: str = "info", **fields: Any) -> None: ...
-
-
-class Desk(Protocol):
-    """Who hears of the jobs in a worker's child."""
-
-    def leased(self, record: Record) -> int: ...
-    def spill(self, attempt: Attempt, path: str) -> None: ...
-    def answered(self, attempt: Attempt, frame: _frames.Result | _frames.Error) -> None: ...
-    def returned(self, attempt: Attempt) -> None: ...
-    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None: ...
-
-
-class Listener(Protocol):
-    """Who hears what running jobs say."""
-
-    def told(self, attempt: Attempt, frame: _frames.Frame) -> None: ...
-    def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None: ...
 
 
 class Worker:

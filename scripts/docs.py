@@ -125,7 +125,8 @@ def _describe(thing: Any) -> str:
     for heading, body in zip(parts[1::2], parts[2::2], strict=True):
         body = body.strip("\n")
         tail = ""
-        if (end := re.search(r"\n\n(?=\S)", body)) is not None:
+        end = re.search(r"\n\n(?=\S)", body)
+        if end is not None:
             body, tail = body[: end.start()], body[end.end() :]
         if ITEM.match(body):
             pieces = ITEM.split(body)[1:]

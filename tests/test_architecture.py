@@ -70,6 +70,7 @@ TABLE = {
     "_inline": row("_wire _child_process _stderr child"),
     # The engine.
     "_record": row(f"{VALUES} _state"),
+    "_owners": row(),
     "_attempt": row("_killset"),
     "_leases": row("_wire _attempt"),
     "_worker": row(f"{VALUES} _wire _state _frames _stacks _child_process _inline _attempt _leases"),
@@ -91,7 +92,8 @@ TABLE = {
     "_stream": row("_models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_supervisor": row(
-        f"{VALUES} _wire _options _persist _launch _child_process _record _engine _link _handle _submission _map _stream"
+        f"{VALUES} _wire _options _persist _launch _child_process _record _engine _link _handle _submission _map "
+        "_stream"
     ),
     "_service": row(f"{VALUES} _state _policy _logs _launch _child_process _worker _supervisor", packages=ENGINE),
     # Ways in.
