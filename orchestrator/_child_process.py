@@ -45,7 +45,7 @@ class Recipe:
         in_thread: Runs a blocking function in a thread and returns what it returns.
         inline: Whether children are to be had without a process.
         trace: Logs launches and frames, for debugging.
-        abandoned: Ends of threads that inline jobs which were given up keep busy, by worker.
+        abandoned: Inline children that were given up, and of which something still runs.
     """
 
     command: Sequence[str] | None
@@ -57,7 +57,7 @@ class Recipe:
     in_thread: InThread
     inline: bool = False
     trace: Callable[..., None] | None = None
-    abandoned: dict[str, asyncio.Event] = field(default_factory=dict)
+    abandoned: set[object] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,9 @@ class ChildOwner(Protocol):
 
     def died(self, child: Any, end: Exit) -> None:
         """The process is gone, and all that it wrote on the protocol was handed over."""
+
+    def is_freed(self) -> None:
+        """Nothing of an inline child that was given up runs any more."""
 
 
 class NoSpawn(Exception):

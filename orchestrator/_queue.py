@@ -209,7 +209,8 @@ class Queue:
         if len(self._since) > 1_000:
             self._since = {record.id: waits_since}
         mismatched = [worker for worker in self._workers if worker.state == "ready"]
-        if any(worker.state in ("starting", "stopping", "down", "backoff", "dying") for worker in self._workers):
+        coming = ("starting", "stopping", "down", "backoff", "dying")
+        if any(worker.state in coming and not worker.is_blocked for worker in self._workers):
             return  # there will be a fresh child anyway
         idle = next((worker for worker in mismatched if not worker.held), None)
         if idle is not None:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import _frames
 from orchestrator._models import Artifact, Item, Log, Progress
+from orchestrator.child._scope import CALLS_AHEAD
 from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator._attempt import Attempt
     from orchestrator._limits import Grant, Limits
     from orchestrator._logs import Logger
@@ -32,6 +35,7 @@ class Talk:
 
     def __init__(self, limits: Limits, logger: Logger) -> None:
         self.dropped_lines = 0
+        self._bounds_calls = True
         self._limits = limits
         self._logger = logger
 
@@ -53,6 +57,8 @@ class Talk:
                     self.credit(record, 1)
             case _frames.Called():
                 listener.called(record, frame.index, frame.args, frame.kwargs)
+                if not self._bounds_calls:
+                    self.credit(record, 1, calls=True)
             case _frames.Made():
                 listener.event(record, Artifact(path=frame.path, name=frame.name, attempt=number))
             case _frames.Acquire():
@@ -72,6 +78,14 @@ class Talk:
         for value in gathered:
             record.listener.event(record, Item(value=value, attempt=record.attempts))
         record.read = True
+
+    def let_calls_go(self, records: Iterable[Record]) -> None:
+        """Let no job wait for its calls any more: who would make them waits for the job."""
+        if self._bounds_calls:
+            self._bounds_calls = False
+            for record in records:
+                if record.payload.callbacks:
+                    self.credit(record, CALLS_AHEAD, calls=True)
 
     def credit(self, record: Record, count: int, *, calls: bool = False) -> None:
         """Let the job send so many items (or calls of callbacks) more."""

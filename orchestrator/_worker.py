@@ -66,12 +66,18 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._hello = False
         self._outbox: list[bytes] = []
+        self._last_child: Child | InlineChild | None = None
 
     # Looking
 
     @property
     def state(self) -> str:
         return self.life.state
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether its last child, an inline one, was given up and has not left: no other is started before that."""
+        return self._last_child in self._recipe.abandoned
 
     @property
     def held(self) -> int:
@@ -105,7 +111,7 @@ class Worker:
     def could_serve(self, record: Record) -> bool:
         """Return whether its child will take such a job sooner or later."""
         if self.life.state in ("down", "backoff", "starting"):
-            return not self.retiring
+            return not self.retiring and not self.is_blocked
         matches = self.flavour is None or (self.flavour == "async") == record.target.is_async
         return self.life.state == "ready" and matches and not self.turning
 
@@ -416,6 +422,7 @@ class Worker:
             survivors=child.survivors,
         )
         self.last_death = certificate
+        self._last_child = child
         self.child = self.leases = None
         self.flavour = None
         self.step("died")

@@ -67,7 +67,7 @@ TABLE = {
     "_guardian": row(f"{VALUES} _killset _launch", packages=ENGINE),
     # A child, and one without a process.
     "_child_process": row("exceptions _wire _launch _killset _guardian _pipes _stderr", packages="anyio"),
-    "_inline": row("_wire _child_process _stderr child"),
+    "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
@@ -75,7 +75,7 @@ TABLE = {
     "_leases": row("_wire _attempt"),
     "_worker": row(f"{VALUES} _wire _state _frames _stacks _child_process _inline _attempt _leases"),
     "_queue": row("_record"),
-    "_talk": row(f"{VALUES} _frames"),
+    "_talk": row(f"{VALUES} _frames child"),
     "_jobs": row(f"{VALUES} _frames _codec _policy _record"),
     "_engine": row(
         f"{VALUES} _options _targets _policy _logs _limits _cache _journal _persist _child_process _inline _record "

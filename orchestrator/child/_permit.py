@@ -59,6 +59,10 @@ class Permit:
     def __enter__(self) -> Self:
         if self._scope is None:
             return self
+        if self._scope.host.must_not_block():
+            raise RuntimeError(
+                f"permit({self._name!r}): `with` would block the event loop that has to answer; use `async with`"
+            )
         done = allocate_lock()
         done.acquire()
         answers: list[dict[str, Any]] = []
@@ -70,6 +74,8 @@ class Permit:
         try:
             self._ask(self._scope, arrived)
             done.acquire()
+            if answers[0]["type"] != "granted" and self._scope.cancelled:
+                self._scope.end()
         except BaseException:  # cancelled while waiting: the supervisor must not keep the permit for nobody
             self._give_back()
             raise

@@ -211,6 +211,10 @@ class Runtime:
             scope.raised = True
             raise JobCancelled("the supervisor asked this job to end")
 
+    def must_not_block(self) -> bool:
+        """Return whether a wait for the supervisor would never end: the reader thread ends all of them."""
+        return False
+
     def _interrupt_again(self, scope: Scope) -> None:
         """Repeat the signal until it was heard.
 

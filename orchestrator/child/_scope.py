@@ -12,7 +12,7 @@ from orchestrator import _wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Any, NoReturn, Protocol
 
     from orchestrator.child._invoke import Limits
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         def expect(self, answered: Callable[[dict[str, Any]], None]) -> int: ...
         def forget(self, request: int) -> None: ...
         def raise_if_cancelled(self) -> None: ...
+        def must_not_block(self) -> bool: ...
 
 
 # Progress is for people and health checks; more often than this nobody can tell the difference.
@@ -44,7 +45,7 @@ _PROGRESS_EVERY = 0.05
 # So many items may be on their way before the job waits for its reader.
 CREDITS = 16
 # Calls of callbacks are small, and nobody may be waiting yet: enough that only a runaway job ever waits.
-_CALL_CREDITS = 1000
+CALLS_AHEAD = 1000
 _LONGEST_PROGRESS = 4096
 
 
@@ -168,7 +169,7 @@ class Scope:
         """Return what bounds the items of the attempt, or the calls of its caller's functions."""
         found = self._credits.get(calls)
         if found is None:
-            found = self._credits.setdefault(calls, Credits(_CALL_CREDITS if calls else CREDITS))
+            found = self._credits.setdefault(calls, Credits(CALLS_AHEAD if calls else CREDITS))
             if self.cancelled or self._over:
                 found.close()
         return found
@@ -245,9 +246,16 @@ class Scope:
         return self._line({"type": "item", "fence": self.fence, "value": value}, "item")
 
     def _take(self, *, calls: bool) -> None:
-        if not self.credits(calls=calls).take():
-            self.host.raise_if_cancelled()  # as from a signal, so that it is raised once in the main thread
-            raise JobCancelled("the job is over, or is to end")
+        credits = self.credits(calls=calls)
+        if self.host.must_not_block():
+            credits.try_take()
+        elif not credits.take():
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Raise JobCancelled in what the job waits for."""
+        self.host.raise_if_cancelled()  # as from a signal, so that it is raised once in the main thread
+        raise JobCancelled("the job is over, or is to end")
 
     def emit(self, value: Any) -> None:
         line = self._item(value)
