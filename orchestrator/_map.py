@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._handle import Receipt
 from orchestrator._submission import AHEAD, job_for
-from orchestrator.exceptions import ConfigurationError
+from orchestrator.exceptions import ConfigurationError, SupervisorClosed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from orchestrator._models import Job, Outcome
     from orchestrator._record import Record
     from orchestrator._supervisor import Supervisor
+
+# After so many outcomes that were there already, and after so many seconds of taking items, the loop gets a turn.
+_LOT = 64
+_TURN = 0.01
 
 
 class _Entry(Receipt):
@@ -63,6 +68,7 @@ class Outcomes:
         self._feeder: asyncio.Task[None] | None = None
         self._problem: BaseException | None = None
         self._taken = asyncio.Event()
+        self._unbroken = 0  # outcomes that were there already when they were asked for
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -94,6 +100,10 @@ class Outcomes:
     async def __anext__(self) -> Outcome:
         if self._closed:
             raise StopAsyncIteration
+        self._unbroken += 1
+        if self._unbroken >= _LOT:
+            self._unbroken = 0
+            await asyncio.sleep(0)
         if self._feeder is None and not self._exhausted:
             self._feeder = asyncio.create_task(self._feed(), name="orchestrator map")
         while not self._ready:
@@ -113,11 +123,16 @@ class Outcomes:
 
     async def _feed(self) -> None:
         """Take items as long as there is room, and submit their jobs."""
+        now = asyncio.get_running_loop().time
+        begun = now()
         try:
             while True:
                 while self._held >= self._ahead:
                     self._taken.clear()
                     await self._taken.wait()
+                if now() - begun > _TURN:
+                    await asyncio.sleep(0)  # an iterable that takes its time is not to stop the loop
+                    begun = now()
                 try:
                     item = await anext(self._source) if isinstance(self._source, AsyncIterator) else next(self._source)
                 except (StopIteration, StopAsyncIteration):
@@ -147,8 +162,11 @@ class Outcomes:
         if feeder is not None and not feeder.done():
             feeder.cancel()
             await asyncio.wait([feeder])
-        for entry, record in list(self._pending.values()):
-            entry.cancel_job(record)
+        if self._pending:
+            link = self._supervisor._link
+            assert link is not None
+            with contextlib.suppress(SupervisorClosed):  # it settled them when it closed
+                link.call(link.engine.cancel, [record for _, record in self._pending.values()])
         while self._pending:
             self._news.clear()
             await self._news.wait()

@@ -32,6 +32,9 @@ __all__ = ("JobHandle", "Supervisor")
 
 Target = Callable[..., Any] | str
 
+# Jobs that one task may submit before the loop gets a turn: about two milliseconds.
+_LOT = 64
+
 
 class Supervisor:
     """Runs jobs in supervised child interpreters; an async context manager.
@@ -109,6 +112,7 @@ class Supervisor:
         self._pid = 0
         self._submitter = Submitter(self._options)
         self._closing: asyncio.Future[None] | None = None
+        self._unbroken = 0  # jobs accepted since the loop was last given a turn
         self._closed = False
 
     def __repr__(self) -> str:
@@ -279,10 +283,17 @@ class Supervisor:
         item: Any = None,
     ) -> Record:
         engine = link.engine
+        self._unbroken += 1
+        if self._unbroken >= _LOT:
+            # Nothing below need wait, so a loop of submits would stop all else; here nothing has been accepted yet.
+            self._unbroken = 0
+            await asyncio.sleep(0)
+            engine.check_open()
         if submission.is_large:
             payload = await link.ask(engine.in_thread, submission.encode)
         else:
             payload = submission.encode()
+            self._unbroken += len(payload.body) // 4096
         if payload.callbacks and isinstance(receipt, Receipt):
             receipt.hold_context()
         if not link.has_space:
