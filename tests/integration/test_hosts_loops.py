@@ -147,7 +147,9 @@ def test_plain_loop_under_the_policy_of_uvloop() -> None:
         run_on(asyncio.SelectorEventLoop, hosting.use_one)
 
 
-@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloops, NoTransport], ids=["asyncio", "uvloop", "incapable"])
+@pytest.mark.parametrize(
+    "factory", [asyncio.new_event_loop, uvloops, NoTransport], ids=["asyncio", "uvloop", "incapable"]
+)
 def test_loop_of_another_thread(factory: LoopFactory) -> None:
     ended: list[BaseException | None] = []
 

@@ -128,7 +128,9 @@ async def test_deadline_around_run_raises_timeout() -> None:
 async def test_scope_around_everything() -> None:
     with anyio.move_on_after(60) as scope:
         async with new() as supervisor:
-            handles = [await hosting.is_running(supervisor, Job(target)) for target in (hosting.hold, hosting.hold_async)]
+            handles = [
+                await hosting.is_running(supervisor, Job(target)) for target in (hosting.hold, hosting.hold_async)
+            ]
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
