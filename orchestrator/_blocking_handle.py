@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from orchestrator._record import Record
 
 
+class News:
+    """A condition; `with` takes its bare lock, for Ctrl-C within a condition's own code could leave that locked."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        condition = threading.Condition(self.lock)
+        self.wait, self.notify_all = condition.wait, condition.notify_all
+
+
 class BlockingHandle:
     """A job that was accepted; made by `BlockingSupervisor.submit`, usable from any thread.
 
@@ -35,13 +44,13 @@ class BlockingHandle:
 
     wants_events = True
 
-    def __init__(self, thread: EngineThread, job: Job, news: threading.Condition | None = None) -> None:
+    def __init__(self, thread: EngineThread, job: Job, news: News | None = None) -> None:
         self.job = job
         self.key = job.key
         self.id = 0
         self._thread = thread
         self._record: Record | None = None
-        self._news = threading.Condition() if news is None else news  # guards all that follows
+        self._news = News() if news is None else news  # guards all that follows
         self._settled = False
         self._ring = Ring()
         self._calls = Calls()
@@ -62,19 +71,19 @@ class BlockingHandle:
 
     def settled(self, record: Record) -> None:
         """The engine's word that the job is over."""
-        with self._news:
+        with self._news.lock:
             self._settled = True
             self._notice()
 
     def event(self, record: Record, event: Event) -> None:
         """The engine's word that something happened."""
-        with self._news:
+        with self._news.lock:
             self._ring.push(event, read=record.read)
             self._notice()
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
         """The engine's word that the job called one of the caller's functions."""
-        with self._news:
+        with self._news.lock:
             self._calls.add(record, index, args, kwargs)
             self._notice()
 
@@ -87,7 +96,7 @@ class BlockingHandle:
         if self._record is not None and jobs.holds(self._record):
             jobs.cancel(self._record)
         elif not self._settled:  # its caller was interrupted before it could hand it over
-            with self._news:
+            with self._news.lock:
                 self._settled = True
                 self._notice()
 
@@ -101,7 +110,7 @@ class BlockingHandle:
         record = self._record
         if record is not None and not self._settled and not self._readers:
             record.read = False
-            with self._news:
+            with self._news.lock:
                 owed = self._ring.write_off()
             self._thread.engine.talk.credit(record, owed)
 
@@ -133,7 +142,7 @@ class BlockingHandle:
             raise WrongContext("called by a function that the job itself called: the job's end comes after that")
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            with self._news:
+            with self._news.lock:
                 while not reached() and not self._can_call:
                     left = deadline - time.monotonic()
                     if left <= 0:
@@ -150,7 +159,7 @@ class BlockingHandle:
             BaseException: What is not an `Exception`; it belongs to this thread, not to the job.
         """
         try:
-            with self._news:
+            with self._news.lock:
                 if not self._can_call:
                     return
                 self._caller = threading.get_ident()
@@ -160,7 +169,7 @@ class BlockingHandle:
             if self._calls.made(call):
                 self._tell(self._credit, LOT, True)
         except BaseException as error:
-            with self._news:
+            with self._news.lock:
                 self._calls.refuse()
             if isinstance(error, Exception):
                 self._callback_error = error
@@ -168,7 +177,7 @@ class BlockingHandle:
             if not isinstance(error, Exception):
                 raise
         finally:
-            with self._news:
+            with self._news.lock:
                 if self._caller == threading.get_ident():
                     self._caller = None
                 self._news.notify_all()
@@ -182,7 +191,7 @@ class BlockingHandle:
 
     def _cancel_and_wait(self) -> None:
         """End the job for a caller who is leaving, and who wants no more of its calls."""
-        with self._news:
+        with self._news.lock:
             self._calls.refuse()
         self.cancel()
         self._wait_until(lambda: self._settled)
@@ -247,7 +256,7 @@ class BlockingHandle:
         self._make_call()  # one for each event, so that neither waits for the end of the other
         while True:
             self._wait_until(lambda: bool(self._ring) or self._is_over)
-            with self._news:
+            with self._news.lock:
                 if self._ring:
                     event, owes_credit = self._ring.pop()
                     break

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator._blocking_handle import BlockingHandle
+from orchestrator._blocking_handle import BlockingHandle, News
 from orchestrator._link import PIECE
 from orchestrator._models import Event, Item, Job, Outcome
 from orchestrator._submission import AHEAD, job_for
@@ -61,7 +60,7 @@ class BlockingOutcomes:
         self._source: Iterator[Any] | None = iter(items)
         self._ordered = ordered
         self._ahead = AHEAD * supervisor._slots()
-        self._news = threading.Condition()
+        self._news = News()
         self._noticed: deque[_Entry] = deque()  # settled, or with calls to make
         self._pending: dict[int, _Entry] = {}
         self._early: dict[int, _Entry] = {}  # settled before it is their turn
@@ -121,7 +120,7 @@ class BlockingOutcomes:
             index = self._index
             submission = self._supervisor._submitter.from_job(job_for(self._template, item, index))
             entry = _Entry(self, submission.job, index)
-            with self._news:
+            with self._news.lock:
                 self._pending[index] = entry
             try:
                 self._supervisor._hand_over(submission, entry, place=(index, item))
@@ -144,7 +143,7 @@ class BlockingOutcomes:
         while True:
             if self._ordered and self._turn in self._early:
                 return self._early.pop(self._turn)
-            with self._news:
+            with self._news.lock:
                 while wait and self._pending and not self._noticed:
                     self._news.wait(PIECE)
                 if not self._noticed:
@@ -153,7 +152,7 @@ class BlockingOutcomes:
                 entry._noticed = False
             while entry._can_call:
                 entry._make_call()
-            with self._news:
+            with self._news.lock:
                 if not entry._is_over or self._pending.pop(entry.index, None) is None:
                     continue
                 self._news.notify_all()  # a thread that closes waits for the last one
@@ -165,7 +164,7 @@ class BlockingOutcomes:
         """Cancel what is not done, and want no more of its calls."""
         self._closed = True
         self._source = None
-        with self._news:
+        with self._news.lock:
             pending = list(self._pending.values())
             for entry in pending:
                 entry._calls.refuse()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import os
 import sys
@@ -244,12 +243,22 @@ class EngineThread:
     def wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the engine's loop and wait for what it returns, open to Ctrl-C."""
         self.check_caller()
-        future = self.submit(function, *args)
-        while not concurrent.futures.wait([future], PIECE).done:
+        # A bare lock: Ctrl-C in the midst of a future's or an event's own code could leave that locked, and the engine
+        # would wait for it.
+        over = threading.Lock()
+        over.acquire()
+        tasks: list[asyncio.Future[T]] = []
+
+        def begin() -> None:
+            tasks.append(asyncio.ensure_future(function(*args)))
+            tasks[0].add_done_callback(lambda _: over.release())
+
+        self.call(begin)
+        while not over.acquire(timeout=PIECE):
             pass
         try:
-            return future.result()
-        except concurrent.futures.CancelledError:
+            return tasks[0].result()
+        except asyncio.CancelledError:
             raise SupervisorClosed("the supervisor was closed meanwhile") from None
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
