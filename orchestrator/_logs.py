@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import Any
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -27,10 +28,19 @@ class Logger:
             self._structured = structlog.get_logger("orchestrator").bind(supervisor=supervisor)
         self.debugging = os.environ.get("ORCHESTRATOR_DEBUG", "") not in ("", "0")
 
-    def log(self, event: str, level: str = "info", **fields: Any) -> None:
+    def log(self, event: str, level: str = "info", /, **fields: Any) -> None:
         """Log one event; `level` may be what a child said."""
         if level not in _LEVELS:
             level = "info"
+        try:
+            self._write(event, level, fields)
+        except Exception:
+            # A processor or filter of the host's broke. What is being logged goes on; its author hears of it as the
+            # standard library would tell.
+            if logging.raiseExceptions and sys.stderr is not None:
+                traceback.print_exc()
+
+    def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
         if self._structured is not None:
             getattr(self._structured, level)(event, **fields)
         elif self._standard.isEnabledFor(_LEVELS[level]):

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from orchestrator._worker import Worker
 
 # Names that a log event of ours has already.
-_TAKEN = frozenset(("event", "level", "text", "stream", "exc_info", "stack_info", "supervisor"))
+# Names that a line's own fields cannot have in the log: ours, and parameters of the logging functions themselves.
+_TAKEN = frozenset(
+    ("event", "level", "text", "stream", "exc_info", "stack_info", "supervisor", "self", "method_name", "positional_args")
+)
 
 
 class Talk:

@@ -297,6 +297,18 @@ class Worker:
         leases = self.leases
         if child is not self.child or leases is None:
             return
+        try:
+            self._act_on(leases, lines)
+        except Exception as error:
+            # A bug of ours; without the frames that are lost now the child's jobs would never end.
+            self.pool.log("worker.frames_mishandled", "critical", worker=self.name, exc_info=error)
+            self._misbehave(f"what it said was mishandled: {type(error).__name__}: {error}")
+        for head in oversized:
+            self._bad_frame(head, "too long")
+        self.settle_down()
+        self.pool.has_room(self)
+
+    def _act_on(self, leases: Leases, lines: list[bytes]) -> None:
         for line in lines:
             try:
                 frame = _frames.decode(line)
@@ -310,10 +322,6 @@ class Worker:
                     self.desk.answered(attempt, frame)
             elif frame is not None:
                 self._act(leases, frame)
-        for head in oversized:
-            self._bad_frame(head, "too long")
-        self.settle_down()
-        self.pool.has_room(self)
 
     def _act(self, leases: Leases, frame: _frames.Frame) -> None:
         match frame:
@@ -349,10 +357,12 @@ class Worker:
             case _frames.Hello():
                 self._greet(frame)
             case _frames.Ready():
-                if self._hello:
-                    self.step("ready")
-                else:
+                if not self._hello:
                     self._misbehave("it said ready before hello")
+                elif self.life.state == "ready":
+                    self._misbehave("it said ready twice")
+                else:
+                    self.step("ready")
             case _frames.Extend():
                 if self.life.state == "starting":
                     self._disarm()
