@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 # Names that a log event of ours has already.
 # Names that a line's own fields cannot have in the log: ours, and parameters of the logging functions themselves.
 _TAKEN = frozenset(
-    ("event", "level", "text", "stream", "exc_info", "stack_info", "supervisor", "self", "method_name", "positional_args")
+    (
+        "event",
+        "level",
+        "text",
+        "stream",
+        "exc_info",
+        "stack_info",
+        "supervisor",
+        "self",
+        "method_name",
+        "positional_args",
+    )
 )
 
 

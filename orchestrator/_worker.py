@@ -394,7 +394,7 @@ class Worker:
             self._misbehave(f"it wrote {_BAD_FRAMES} bad frames, the last one: {head!r} ({problem})")
 
     def _misbehave(self, detail: str) -> None:
-        self._detail = detail
+        self._detail = self._detail or detail  # the first cause: a refused hello makes the ready after it wrong as well
         self.kill("protocol")
 
     def printed(self, child: Child | InlineChild, lines: list[str], dropped: int) -> None:

@@ -95,46 +95,41 @@ async def test_the_monitor_sees_a_blocked_loop(monitor: Monitor) -> None:
 async def test_start_and_close_of_many_children(monitor: Monitor) -> None:
     async with Supervisor(workers=1):
         pass  # what is imported once per process
-    async with measured(monitor):
-        async with Supervisor(workers=8) as supervisor:
-            async with supervisor.map(flooding.same, range(200)) as outcomes:
-                assert sum([outcome.value async for outcome in outcomes]) == sum(range(200))
+    async with measured(monitor), Supervisor(workers=8) as supervisor:
+        async with supervisor.map(flooding.same, range(200)) as outcomes:
+            assert sum([outcome.value async for outcome in outcomes]) == sum(range(200))
 
 
 @pytest.mark.parametrize("target", [flooding.same, flooding.same_async])
 async def test_map_over_20_000_rows(monitor: Monitor, target: Any) -> None:
     total = 0
-    async with Supervisor(workers=2, concurrency=16) as supervisor:
-        async with measured(monitor):
-            async with supervisor.map(target, range(20_000)) as outcomes:
-                async for outcome in outcomes:
-                    total += outcome.value
+    async with Supervisor(workers=2, concurrency=16) as supervisor, measured(monitor):
+        async with supervisor.map(target, range(20_000)) as outcomes:
+            async for outcome in outcomes:
+                total += outcome.value
     assert total == sum(range(20_000))
 
 
 async def test_map_ahead_of_many_workers(monitor: Monitor) -> None:
     # Thousands of jobs may be ahead of the reader, and are submitted as fast as it goes.
-    async with Supervisor(workers=2, concurrency=32) as supervisor:
-        async with measured(monitor):
-            async with supervisor.map(flooding.same, range(15_000), ordered=True) as outcomes:
-                assert [outcome.value async for outcome in outcomes] == list(range(15_000))
+    async with Supervisor(workers=2, concurrency=32) as supervisor, measured(monitor):
+        async with supervisor.map(flooding.same, range(15_000), ordered=True) as outcomes:
+            assert [outcome.value async for outcome in outcomes] == list(range(15_000))
 
 
 async def test_10_000_submitted_jobs(monitor: Monitor) -> None:
-    async with Supervisor(workers=2) as supervisor:
-        async with measured(monitor):
-            handles = [await supervisor.submit(flooding.same, number) for number in range(10_000)]
-            for number, handle in enumerate(handles):
-                assert await handle.result() == number
+    async with Supervisor(workers=2) as supervisor, measured(monitor):
+        handles = [await supervisor.submit(flooding.same, number) for number in range(10_000)]
+        for number, handle in enumerate(handles):
+            assert await handle.result() == number
 
 
 async def test_10_000_jobs_that_are_awaited_one_by_one(monitor: Monitor) -> None:
     async def some(first: int) -> int:
         return sum([await supervisor.run(flooding.same, number) for number in range(first, first + 100)])
 
-    async with Supervisor(workers=2) as supervisor:
-        async with measured(monitor):
-            sums = await asyncio.gather(*[some(first) for first in range(0, 10_000, 100)])
+    async with Supervisor(workers=2) as supervisor, measured(monitor):
+        sums = await asyncio.gather(*[some(first) for first in range(0, 10_000, 100)])
     assert sum(sums) == sum(range(10_000))
 
 
@@ -166,12 +161,11 @@ async def test_end_of_10_000_waiting_jobs(monitor: Monitor, how: str) -> None:
 @pytest.mark.parametrize("size", [100_000, 1_000_000, 10_000_000])
 async def test_large_texts(monitor: Monitor, size: int) -> None:
     text = "x" * size
-    async with Supervisor(workers=2) as supervisor:
-        async with measured(monitor):
-            assert await asyncio.gather(*[supervisor.run(flooding.text_of, size) for _ in range(4)]) == [text] * 4
-            assert await asyncio.gather(*[supervisor.run(len, text) for _ in range(4)]) == [size] * 4
-            handles = [await supervisor.submit(flooding.echo, text) for _ in range(2)]
-            assert [len(await handle.result()) for handle in handles] == [size] * 2
+    async with Supervisor(workers=2) as supervisor, measured(monitor):
+        assert await asyncio.gather(*[supervisor.run(flooding.text_of, size) for _ in range(4)]) == [text] * 4
+        assert await asyncio.gather(*[supervisor.run(len, text) for _ in range(4)]) == [size] * 4
+        handles = [await supervisor.submit(flooding.echo, text) for _ in range(2)]
+        assert [len(await handle.result()) for handle in handles] == [size] * 2
 
 
 async def test_large_nested_values(monitor: Monitor) -> None:
@@ -203,12 +197,11 @@ async def test_large_typed_values(monitor: Monitor) -> None:
 
 @pytest.mark.parametrize("target", [flooding.shout, flooding.shout_one_line])
 async def test_100_megabytes_of_stderr(monitor: Monitor, target: Any) -> None:
-    async with Supervisor(workers=2) as supervisor:
-        async with measured(monitor):
-            assert await supervisor.run(target, 100) == "shouted"
-            handle = await supervisor.submit(target, 2)
-            async for _ in handle.events():
-                pass
+    async with Supervisor(workers=2) as supervisor, measured(monitor):
+        assert await supervisor.run(target, 100) == "shouted"
+        handle = await supervisor.submit(target, 2)
+        async for _ in handle.events():
+            pass
 
 
 async def test_floods_of_events_items_and_calls(monitor: Monitor) -> None:
@@ -229,10 +222,8 @@ async def test_floods_of_events_items_and_calls(monitor: Monitor) -> None:
 async def test_crash_of_many_children(monitor: Monitor) -> None:
     # Every other job succeeds, else the environment would be blamed and jobs tried one by one.
     jobs = [Job(target, args=(number,)) for number in range(1, 25) for target in (flooding.same, flooding.die)]
-    async with Supervisor(workers=4) as supervisor:
-        async with measured(monitor):
-            async with supervisor.map(jobs) as outcomes:
-                ends = [outcome.status async for outcome in outcomes]
+    async with Supervisor(workers=4) as supervisor, measured(monitor), supervisor.map(jobs) as outcomes:
+        ends = [outcome.status async for outcome in outcomes]
     assert sorted(ends) == ["crashed"] * 24 + ["succeeded"] * 24
 
 
