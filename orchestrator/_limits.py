@@ -319,7 +319,8 @@ class _Gate:
             self._advancing = False
         if self._queue and self._pump is None and self._has_room():
             self._pump_waits = False
-            self._pump = self._loop.create_task(self._pump_queue(), name=f"limit {self._limit.name}")
+            # Not by the host's task factory: an eager one would run it before it is known here that there is a pump.
+            self._pump = asyncio.Task(self._pump_queue(), loop=self._loop, name=f"limit {self._limit.name}")
             self._tasks.add(self._pump)
             self._pump.add_done_callback(self._tasks.discard)
 

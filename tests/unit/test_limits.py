@@ -516,3 +516,35 @@ def test_two_limits_of_one_name_are_refused() -> None:
             Limits([Limit("api", rate=1), Limit("api", concurrency=1)])
 
     virtual(body())
+
+
+class Ended(asyncio.Future[None]):
+    """A task that was over when it was made."""
+
+    def set_name(self, name: str) -> None:
+        pass
+
+
+def test_a_host_with_an_eager_task_factory() -> None:
+    def at_once(loop: asyncio.AbstractEventLoop, body: Any, **options: Any) -> Any:
+        """Run what need not wait before anybody has its task, as `asyncio.eager_task_factory` does."""
+        ended = Ended(loop=loop)
+        with pytest.raises(StopIteration):
+            body.send(None)
+        ended.set_result(None)
+        return ended
+
+    async def body() -> None:
+        limits = Limits([Limit("api", rate=10, per=1, burst=10)])
+        client = Client(limits)
+        asyncio.get_running_loop().set_task_factory(at_once)
+        asked = []
+        for _ in range(2):
+            asked.append(client.ask(api=1))
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().set_task_factory(None)
+        await asyncio.sleep(0)
+        assert client.granted == asked
+        await limits.aclose()
+
+    virtual(body())
