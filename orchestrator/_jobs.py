@@ -187,6 +187,9 @@ class Jobs:
         record.state = SETTLED
         record.value = value
         record.error = error
+        if record.ticket is not None:
+            # It stood in its limits' line in front of one that asks only when it is told that there is a place.
+            self._loop.call_soon(self.queue.pump)
         record.disarm()
         del self._unsettled[record.id]
         self.outcomes[status] += 1

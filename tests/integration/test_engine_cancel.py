@@ -179,6 +179,20 @@ async def test_cancel_of_a_job_that_waits_for_a_limit() -> None:
         assert (limit.held, limit.waiting) == (0, 0)
 
 
+async def test_cancel_of_a_job_that_asks_for_its_rate_lets_the_next_one_ask() -> None:
+    async with Supervisor(workers=1, limits=[Limit("slow", rate=1, per=1)]) as supervisor:
+        limits = {"slow": 1}
+        await supervisor.run(Job(dying.pid, limits=limits))
+        for options in ({}, {"queue_timeout": 0.1}):
+            first = await supervisor.submit(Job(dying.pid, limits=limits, **options))
+            second = await supervisor.submit(Job(dying.pid, limits=limits))
+            if not options:
+                await cancelled(first)
+            async with asyncio.timeout(20):
+                assert (await second.outcome()).succeeded
+                assert (await first.outcome()).status == ("expired" if options else "cancelled")
+
+
 # Cancelling `run`
 
 
