@@ -210,7 +210,8 @@ class InlineChild:
     def _take(self, frame: dict[str, Any]) -> None:
         fence = frame["fence"]
         scope = self._scopes[fence] = Scope(fence, self)
-        if frame.get("kind") in _ASYNC:
+        known = self._targets.get(frame["target"])
+        if (frame.get("kind") if known is None else known.kind) in _ASYNC:
             self._is_async = True
             self._say({"type": "started", "fence": fence})
             answer = run_async(frame, self._find, scope, self.limits)
