@@ -29,8 +29,8 @@ class Lane:
         self._priorities: list[int] = []  # negative, so that the highest comes first
         self.asking: set[Record] = set()  # at the head of the line, waiting for permits
 
-    def push(self, record: Record, *, front: bool = False) -> None:
-        """Put a job at the end of its priority's line, or in front of it."""
+    def push(self, record: Record, *, front: bool = False) -> bool:
+        """Put a job at the end of its priority's line, or in front of it; returns whether it is the first there."""
         priority = record.job.priority
         line = self._lines.get(priority)
         if line is None:
@@ -40,6 +40,7 @@ class Lane:
             line.appendleft(record)
         else:
             line.append(record)
+        return front or len(line) == 1
 
     def head(self) -> Record | None:
         """Return the next job, or None."""
@@ -101,12 +102,12 @@ class Queue:
 
     def put(self, record: Record, *, front: bool = False) -> None:
         """Add a job; `pump` sends it."""
-        self._lane_of(record).push(record, front=front)
-        if front or record.job.priority or record.job.limits:
-            self._full = False
+        if self._lane_of(record).push(record, front=front) or record.job.limits:
+            self._full = False  # it may be one that somebody takes, though nobody took the first of another line
 
     def dropped(self) -> None:
         """Note that a waiting job was settled; many of those are cleared away together."""
+        self._full = False  # it may have been the first in line
         self._tombs += 1
         if self._tombs > 10_000:
             self._tombs = 0
