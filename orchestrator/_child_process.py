@@ -10,9 +10,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -21,6 +20,11 @@ from orchestrator._killset import KillSet
 from orchestrator._pipes import Pipes, make_pipes
 from orchestrator._stderr import StderrReader
 from orchestrator.exceptions import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from orchestrator._recipe import Recipe
 
 # A child that closed its side of the protocol has this long to be seen dead before it is made so.
 _EOF_TO_EXIT = 1.0
@@ -31,33 +35,6 @@ _SWEEP = 1.5
 
 # Bytes of a frame that a debug log shows.
 _SHOWN = 500
-
-InThread = Callable[..., Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """All that every child of a supervisor is started with.
-
-    Attributes:
-        init: Members of the init frame.
-        folder: Makes the supervisor's temp folder, and returns its path.
-        in_thread: Runs a blocking function in a thread and returns what it returns.
-        inline: Whether children are to be had without a process.
-        trace: Logs launches and frames, for debugging.
-        abandoned: Inline children that were given up, and of which something still runs.
-    """
-
-    command: Sequence[str] | None
-    env: Mapping[str, str | None] | None
-    env_allow: Sequence[str] | None
-    cwd: str | None
-    init: Mapping[str, Any]
-    folder: Callable[[], str]
-    in_thread: InThread
-    inline: bool = False
-    trace: Callable[..., None] | None = None
-    abandoned: set[object] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import shutil
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from orchestrator._child_process import Child, Recipe
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
@@ -23,14 +20,15 @@ from orchestrator._models import DeathCertificate, Statistics
 from orchestrator._persist import outlast
 from orchestrator._policy import StartGuard
 from orchestrator._queue import Queue
+from orchestrator._recipe import recipe_of
 from orchestrator._talk import Talk
-from orchestrator._targets import main_of_host
 from orchestrator._worker import Worker
-from orchestrator.exceptions import PoolBroken, SupervisorClosed, TargetError
+from orchestrator.exceptions import PoolBroken, SupervisorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from orchestrator._child_process import Child
     from orchestrator._inline import InlineChild
     from orchestrator._options import Options
     from orchestrator._record import Record
@@ -89,7 +87,7 @@ class Engine:
         self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self._proved)
         self.jobs.made_space = self._made_space
         self.talk = Talk(self.limits, self.logger)
-        self._recipe = self._make_recipe()
+        self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger)
         if options.isolation == "inline":
             ignored = [name for name in ("command", "env", "env_allow", "cwd") if getattr(options, name) is not None]
             if ignored:
@@ -106,32 +104,6 @@ class Engine:
             with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
                 await outlast(self._task)
             raise
-
-    def _make_recipe(self) -> Recipe:
-        options = self.options
-        try:
-            main = main_of_host("")
-        except TargetError:
-            main = None
-        init: dict[str, Any] = {
-            "secrets": {name: os.environ[name] for name in options.secrets},
-            "argv": list(sys.argv),
-            "max_message_bytes": options.max_message_bytes,
-            "preload": list(options.preload),
-        }
-        if main is not None:
-            init["main"] = main
-        return Recipe(
-            command=options.command,
-            env=options.env,
-            env_allow=options.env_allow,
-            cwd=None if options.cwd is None else os.fspath(options.cwd),
-            init=init,
-            folder=self._make_folder,
-            in_thread=self.in_thread,
-            inline=options.isolation == "inline",
-            trace=self.logger.debug if self.logger.debugging else None,
-        )
 
     def _make_folder(self) -> str:
         if not self._folder:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _wire
-from orchestrator._child_process import ChildOwner, Exit, Recipe
+from orchestrator._child_process import ChildOwner, Exit
 from orchestrator._stderr import StderrReader
 from orchestrator.child import _target
 from orchestrator.child._invoke import Limits, error_line, run_async, run_sync
@@ -30,6 +30,8 @@ from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from orchestrator._recipe import Recipe
 
 _ASYNC = ("async", "async_generator")
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator._attempt import Attempt
-    from orchestrator._child_process import InThread
     from orchestrator._limits import Limits
     from orchestrator._logs import Logger
     from orchestrator._models import ErrorRecord
     from orchestrator._queue import Queue
+    from orchestrator._recipe import InThread
     from orchestrator._worker import Worker
 
 # A job that killed this many children is not given another one (promise 2).
@@ -380,6 +380,7 @@ class Jobs:
         await buried.wait()
         self.running -= 1
         self._conclude(attempt, record)
+        self.queue.pump()  # while the environment is to blame, the next one waits for the end of this one
 
     def _is_environment(self, record: Record) -> bool:
         """Note that a child died of this job alone, and say whether it is not the job's fault but everybody's."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import _frames, _state, _wire
 from orchestrator._attempt import Attempt
-from orchestrator._child_process import Child, Exit, NoSpawn, Recipe
+from orchestrator._child_process import Child, Exit, NoSpawn
 from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
 from orchestrator._models import DeathCertificate, WorkerStatistics
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from orchestrator._owners import Desk, Listener, Pool
+    from orchestrator._recipe import Recipe
     from orchestrator._record import Record
 
 # One bad line may be a half-written one of a dying child; three are a child that does not speak the protocol.

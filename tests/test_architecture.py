@@ -66,7 +66,8 @@ TABLE = {
     "_killset": row("_killset_process _killset_linux _killset_psutil"),
     "_guardian": row(f"{VALUES} _killset _launch", packages=ENGINE),
     # A child, and one without a process.
-    "_child_process": row("exceptions _wire _launch _killset _guardian _pipes _stderr", packages="anyio"),
+    "_recipe": row("exceptions _targets"),
+    "_child_process": row("exceptions _wire _launch _killset _guardian _pipes _stderr _recipe", packages="anyio"),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
     "_record": row(f"{VALUES} _state"),
@@ -79,7 +80,7 @@ TABLE = {
     "_jobs": row(f"{VALUES} _frames _codec _policy _record"),
     "_engine": row(
         f"{VALUES} _options _targets _policy _logs _limits _cache _journal _persist _child_process _inline _record "
-        "_worker _queue _talk _jobs _guardian",
+        "_worker _queue _talk _jobs _guardian _recipe",
         packages="anyio",
     ),
     # How callers reach it.

@@ -1,0 +1,72 @@
+"""What every child of one supervisor is started with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator._targets import main_of_host
+from orchestrator.exceptions import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orchestrator._logs import Logger
+    from orchestrator._options import Options
+
+InThread = Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that every child of a supervisor is started with.
+
+    Attributes:
+        init: Members of the init frame.
+        folder: Makes the supervisor's temp folder, and returns its path.
+        in_thread: Runs a blocking function in a thread and returns what it returns.
+        inline: Whether children are to be had without a process.
+        trace: Logs launches and frames, for debugging.
+        abandoned: Inline children that were given up, and of which something still runs.
+    """
+
+    command: Sequence[str] | None
+    env: Mapping[str, str | None] | None
+    env_allow: Sequence[str] | None
+    cwd: str | None
+    init: Mapping[str, Any]
+    folder: Callable[[], str]
+    in_thread: InThread
+    inline: bool = False
+    trace: Callable[..., None] | None = None
+    abandoned: set[object] = field(default_factory=set)
+
+
+def recipe_of(options: Options, folder: Callable[[], str], in_thread: InThread, logger: Logger) -> Recipe:
+    """Return the recipe that a supervisor's options ask for."""
+    try:
+        main = main_of_host("")
+    except TargetError:
+        main = None
+    init: dict[str, Any] = {
+        "secrets": {name: os.environ[name] for name in options.secrets},
+        "argv": list(sys.argv),
+        "max_message_bytes": options.max_message_bytes,
+        "preload": list(options.preload),
+    }
+    if main is not None:
+        init["main"] = main
+    return Recipe(
+        command=options.command,
+        env=options.env,
+        env_allow=options.env_allow,
+        cwd=None if options.cwd is None else os.fspath(options.cwd),
+        init=init,
+        folder=folder,
+        in_thread=in_thread,
+        inline=options.isolation == "inline",
+        trace=logger.debug if logger.debugging else None,
+    )
