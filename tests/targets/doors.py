@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
-from gates import stand, stand_async
+from gates import stand
 
 from orchestrator import child
 
@@ -102,13 +102,16 @@ def stand_deaf(port: int, note: str = "") -> str:
 
 async def stand_deaf_async(port: int) -> str:
     """Stay at the door, and swallow cancels."""
-    standing = asyncio.ensure_future(stand_async(port, "deaf"))
-    while not standing.done():
-        try:
-            await asyncio.shield(standing)
-        except asyncio.CancelledError:
-            continue
-    return "answered too late"
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        line.sendall(b"deaf 0\n")
+        line.setblocking(False)
+        while True:
+            try:
+                await asyncio.sleep(0.002)
+                line.recv(1)
+            except (asyncio.CancelledError, BlockingIOError):
+                continue
+            return "answered too late"
 
 
 def emit_many(count: int) -> int:
@@ -225,3 +228,35 @@ def preload_for_ever() -> None:
 
 def preload_here() -> None:
     leaking.set("preloaded")
+
+
+def pass_or_stay(path: str, label: str, port: int = 0) -> str:
+    """Note in a file that it ran; with a port, stay at the door, deaf."""
+    with open(path, "a") as file:
+        file.write(f"{label}\n")
+    return stand_deaf(port) if port else label
+
+
+async def ask_from_the_loop(name: str) -> list[str]:
+    """Use the test's supervisor from the engine's own thread; returns what that said."""
+    said = []
+    supervisor: Any = OPEN[name]
+    for ask in (
+        lambda: supervisor.run(thread_name),
+        lambda: supervisor.submit(thread_name),
+        lambda: supervisor.scale(2),
+        lambda: supervisor.drain(),
+        lambda: supervisor.close(),
+        lambda: supervisor.statistics(),
+        lambda: OPEN["handle"].result(),
+        lambda: next(OPEN["handle"].events()),
+    ):
+        try:
+            said.append(f"returned {ask()!r}")
+        except Exception as error:
+            said.append(type(error).__name__)
+    return said
+
+
+# What tests lend to inline jobs.
+OPEN: dict[str, Any] = {}
