@@ -380,7 +380,9 @@ class Jobs:
         await buried.wait()
         self.running -= 1
         self._conclude(attempt, record)
-        self.queue.pump()  # while the environment is to blame, the next one waits for the end of this one
+        # While the environment is to blame, the next one is tried when this one has ended.
+        self.queue.has_room()
+        self.queue.pump()
 
     def _is_environment(self, record: Record) -> bool:
         """Note that a child died of this job alone, and say whether it is not the job's fault but everybody's."""

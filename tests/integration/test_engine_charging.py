@@ -12,9 +12,11 @@ from pathlib import Path
 
 import dying
 import gates
+import hanging
 import pytest
 
 from orchestrator import Job, JobHandle, RestartPolicy, RetryPolicy, Supervisor
+from orchestrator._child_process import Child
 from orchestrator.exceptions import JobCrashed, JobQuarantined
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="stops and kills processes by signals")
@@ -233,3 +235,35 @@ async def test_when_every_job_dies_it_is_the_environment_and_nobody_is_charged(t
         assert [outcomes[label].attempts for label in "ab"] == [1, 1]
         assert outcomes["c"].attempts in (1, 2)
         assert sum(outcome.attempts for outcome in outcomes.values()) <= 4
+
+
+async def test_after_a_cancelled_canary_the_next_one_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buried = asyncio.Event()
+    bury = Child._bury
+
+    def bury_late(child: Child) -> tuple[int, ...]:
+        survivors = bury(child)
+        if child.name == late:
+            asyncio.run_coroutine_threadsafe(asyncio.wait_for(buried.wait(), 30), loop).result()
+        return survivors
+
+    late = ""
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Child, "_bury", bury_late)
+    async with gates.Gate() as gate, Supervisor(workers=1, grace=0.1) as supervisor:
+        for _ in range(3):
+            with pytest.raises(JobCrashed):
+                await supervisor.run(dying.note_and_die, str(tmp_path / "runs"), "dies")
+        canary = await supervisor.submit(hanging.swallow_everything, gate.port)
+        await gate.arrived()
+        [worker] = supervisor.statistics().workers
+        late = f"{worker.name}-{worker.generation}"
+        next_one = await supervisor.submit(dying.pid)
+        canary.cancel()
+        async with asyncio.timeout(30):
+            while supervisor.statistics().workers[0].state != "ready":  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.01)
+        buried.set()
+        assert (await canary.outcome()).status == "cancelled"
+        async with asyncio.timeout(30):
+            assert (await next_one.outcome()).succeeded
