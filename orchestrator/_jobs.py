@@ -119,7 +119,7 @@ class Jobs:
         if record.listener.wants_events:
             record.listener.event(record, _change("queued", 0))
         self.queue.put(record)
-        self.queue.pump()
+        self.queue.pump(more_follow=True)
 
     def cancel(self, record: Record) -> None:
         """End a job, wherever it is; its outcome follows."""

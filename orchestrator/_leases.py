@@ -162,7 +162,7 @@ class Leases:
         waiting = [fence for fence, attempt in self.held.items() if not attempt.begun and fence not in self._recalled]
         if waiting:
             self._recalled.update(waiting)
-            self._child.send({"type": "recall", "fences": waiting})
+            self._worker.send({"type": "recall", "fences": waiting})
 
     def close(self) -> tuple[list[Attempt], list[Attempt]]:
         """After the child's death: return the attempts that ran, and those that never started."""

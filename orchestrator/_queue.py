@@ -118,8 +118,12 @@ class Queue:
         """Note that a worker may take more than before."""
         self._full = False
 
-    def pump(self) -> None:
-        """Send what can be sent; if not all could, say that more children are wanted."""
+    def pump(self, *, more_follow: bool = False) -> None:
+        """Send what can be sent; if not all could, say that more children are wanted.
+
+        Args:
+            more_follow: Others may come in this turn of the loop: a busy child gets them all with one write.
+        """
         if self._full:
             self._want()
             return
@@ -131,7 +135,10 @@ class Queue:
             for key, lane in list(self._lanes.items()):
                 left |= self._admit(lane) if len(key) > 1 else self._send_from(lane)
             for worker in self._written:
-                worker.flush()
+                if more_follow and worker.held > 1:
+                    worker.flush_soon()
+                else:
+                    worker.flush()
             self._written.clear()
         finally:
             self._pumping = False

@@ -67,6 +67,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._hello = False
         self._outbox: list[bytes] = []
+        self._flushing = False
         self._last_child: Child | InlineChild | None = None
 
     # Looking
@@ -201,8 +202,15 @@ class Worker:
         if frame:
             self._outbox.append(frame)
 
+    def flush_soon(self) -> None:
+        """Send what was leased in this turn of the loop, at its end."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+
     def flush(self) -> None:
         """Send what was leased."""
+        self._flushing = False
         if self._outbox and self.child is not None:
             self.child.deliver(b"".join(self._outbox) if len(self._outbox) > 1 else self._outbox[0])
         self._outbox.clear()
@@ -213,7 +221,9 @@ class Worker:
             self.child.deliver(self.leases.spilled(attempt, path))
 
     def send(self, frame: dict[str, Any]) -> None:
-        """Send a frame, if there is a child."""
+        """Send a frame, if there is a child; after the jobs that were leased before, which it may be about."""
+        if self._outbox:
+            self.flush()
         if self.child is not None:
             self.child.send(frame)
 

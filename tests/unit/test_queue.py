@@ -72,6 +72,9 @@ class Worker:
     def flush(self) -> None:
         self.unflushed = 0
 
+    def flush_soon(self) -> None:
+        self.flush()
+
     def recycle(self) -> None:
         assert not self.jobs, "a child was replaced under a job"
         self.state = "stopping"
