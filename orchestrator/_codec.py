@@ -50,9 +50,12 @@ def to_json(value: Any) -> bytes:
     """Encode a value that `find_inexact` found to be JSON."""
     try:
         return _encode(value)
-    except (UnicodeEncodeError, OverflowError):
+    except (ValueError, OverflowError):
         # Lone surrogates (file names may have them) and huge numbers: the standard library's dialect knows them.
-        return _wire.encode_json(value).encode("ascii")
+        try:
+            return _wire.encode_json(value).encode("ascii")
+        except ValueError as error:  # an integer of more digits than Python makes text of
+            raise PayloadError("args", str(error)) from None
 
 
 def is_large(value: Any) -> bool:
@@ -74,7 +77,9 @@ def is_large(value: Any) -> bool:
         elif kind is list or kind is tuple or kind is dict or kind is set or kind is frozenset:
             room -= len(value)
             if room >= 0:
-                pending.extend(value.values() if kind is dict else value)
+                pending.extend(value)
+                if kind is dict:
+                    pending.extend(value.values())
         elif kind not in _ATOMS:
             # Its insides are unknown: what it is made of counts, one level at a time.
             room -= 10
@@ -106,7 +111,7 @@ def encode_job(job: Job, target: Target, args: Sequence[Any], kwargs: Mapping[st
             body = b'"args":' + _encode(args)
             if kwargs:
                 body += b',"kwargs":' + _encode(kwargs)
-        except (UnicodeEncodeError, OverflowError):
+        except (ValueError, OverflowError):
             body = b'"args":' + to_json(args)
             if kwargs:
                 body += b',"kwargs":' + to_json(kwargs)

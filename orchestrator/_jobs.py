@@ -302,6 +302,8 @@ class Jobs:
         remote = frame.error
         if frame.payload is not None:
             path, _, problem = remote.message.partition(": ")
+            if frame.payload != "argument" and not path.startswith("result"):
+                path, problem = "result", remote.message  # what broke does not say where: a full disk, a huge integer
             kind = PayloadTooLarge if frame.payload == "result_too_large" else PayloadError
             self._settle(record, Status.FAILED, error=kind(path, f"{problem} (of {self._label(record)})"))
             return
