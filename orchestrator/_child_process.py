@@ -116,13 +116,12 @@ class Child:
 
         Raises:
             NoSpawn: If this loop cannot spawn.
-            LaunchError: If the command cannot be run.
+            LaunchError: If the command cannot be run, or there is no folder for the child.
         """
         launch = _launch.describe(self._recipe.command)
         if self._trace is not None:
             self._trace("child.launched", command=launch.command, reason=launch.reason)
-        self.temp = os.path.join(self._recipe.folder(), self.name)
-        os.mkdir(self.temp, 0o700)
+        self.temp = self._recipe.make_folder(self.name)
         marker = secrets.token_hex(8)
         env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker, command=self._recipe.command)
         for name in self._recipe.init["secrets"]:

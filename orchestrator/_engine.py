@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import tempfile
@@ -106,7 +107,8 @@ class Engine:
             raise
 
     def _make_folder(self) -> str:
-        if not self._folder:
+        # Systems remove temp files that are old, and a supervisor may live for weeks.
+        if not self._folder or not os.path.isdir(self._folder):
             self._folder = tempfile.mkdtemp(prefix="orchestrator-")
         return self._folder
 

@@ -88,8 +88,7 @@ class InlineChild:
 
     async def start(self) -> None:
         """Start the thread, and say hello."""
-        self.temp = self.limits.folder = os.path.join(self._recipe.folder(), self.name)
-        os.mkdir(self.temp, 0o700)
+        self.temp = self.limits.folder = self._recipe.make_folder(self.name)
         try:
             self._thread.start()
         except RuntimeError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator._targets import main_of_host
-from orchestrator.exceptions import TargetError
+from orchestrator.exceptions import LaunchError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +43,19 @@ class Recipe:
     inline: bool = False
     trace: Callable[..., None] | None = None
     abandoned: set[object] = field(default_factory=set)
+
+    def make_folder(self, name: str) -> str:
+        """Make the temp folder of a child, and return its path.
+
+        Raises:
+            LaunchError: If that is not possible.
+        """
+        try:
+            path = os.path.join(self.folder(), name)
+            os.mkdir(path, 0o700)
+        except OSError as error:
+            raise LaunchError(f"cannot make a folder for a child: {error}") from error
+        return path
 
 
 def recipe_of(options: Options, folder: Callable[[], str], in_thread: InThread, logger: Logger) -> Recipe:

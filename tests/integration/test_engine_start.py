@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ import preloads
 import pytest
 
 from orchestrator import Job, RestartPolicy, Supervisor
-from orchestrator.exceptions import JobExpired, JobFailed, LaunchError, PoolBroken
+from orchestrator.exceptions import JobCrashed, JobExpired, JobFailed, LaunchError, PoolBroken
 
 QUICK = RestartPolicy(max_restarts=2, backoff=0.01, max_backoff=0.02, window=60, cooldown=0.2)
 
@@ -185,3 +188,24 @@ async def test_preload_happens_before_the_first_job() -> None:
     async with Supervisor(workers=1, preload=["preloads:announce", "colorsys"]) as supervisor:
         assert await supervisor.run(preloads.preloaded) == "yes"
         assert await supervisor.run(preloads.modules, "colorsys", "wave") == [True, False]
+
+
+async def test_a_temp_folder_that_a_cleaner_removed_is_made_again() -> None:
+    async with Supervisor(workers=1) as supervisor:
+        folder = Path(await supervisor.run(tempfile.gettempdir)).parent
+        shutil.rmtree(folder)
+        with pytest.raises(JobCrashed):
+            await supervisor.run(os._exit, 3)
+        assert Path(await supervisor.run(tempfile.gettempdir)).parent.is_dir()
+
+
+async def test_a_child_that_gets_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quick = RestartPolicy(max_restarts=0, backoff=0.01, cooldown=60)
+    async with Supervisor(workers=1, restart=quick) as supervisor:
+        folder = Path(await supervisor.run(tempfile.gettempdir)).parent
+        shutil.rmtree(folder)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+        with pytest.raises(JobCrashed):
+            await supervisor.run(os._exit, 3)
+        with pytest.raises(PoolBroken, match="cannot make a folder"):
+            await supervisor.run(tempfile.gettempdir)
