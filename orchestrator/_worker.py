@@ -66,6 +66,7 @@ class Worker:
         self._detail = ""
         self._timer: asyncio.TimerHandle | None = None
         self._hello = False
+        self._was_ready = False
         self._outbox: list[bytes] = []
         self._flushing = False
         self._last_child: Child | InlineChild | None = None
@@ -151,7 +152,7 @@ class Worker:
         self.flavour = None
         self.jobs_done = self._given = self._bad_frames = 0
         self._reason = self._detail = ""
-        self._hello = self.turning = self.cleaning = False
+        self._hello = self._was_ready = self.turning = self.cleaning = False
         self._outbox.clear()
         kind = InlineChild if self._recipe.inline else Child
         self.child = kind(f"{self.name}-{self.generation}", self._recipe, self)
@@ -186,6 +187,7 @@ class Worker:
         self.kill("start")
 
     def _welcome(self) -> None:
+        self._was_ready = True
         self._disarm()
         self.pool.child_ready(self)
 
@@ -424,10 +426,9 @@ class Worker:
         """Settle what the child leaves behind."""
         self._disarm()
         assert self.leases is not None
-        was_ready = self.life.state != "starting" and self._hello
         planned = self.life.state in ("stopping", "dying") and self._reason in ("stopped", "recycled")
         ran, waiting = self.leases.close()
-        phase = "stopping" if planned else "starting" if not was_ready else "running" if ran else "idle"
+        phase = "stopping" if planned else "starting" if not self._was_ready else "running" if ran else "idle"
         certificate = DeathCertificate(
             worker=self.name,
             generation=self.generation,
@@ -454,7 +455,7 @@ class Worker:
             self.desk.returned(attempt)
         if ran:
             self.desk.crashed(ran, certificate, child.buried)
-        self.pool.child_died(self, certificate, was_ready=was_ready, blameless=bool(ran) or planned)
+        self.pool.child_died(self, certificate, was_ready=self._was_ready, blameless=bool(ran) or planned)
 
     def _reason_of(self, child: Child | InlineChild, end: Exit) -> str:
         if self._reason:

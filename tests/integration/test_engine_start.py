@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dying
 import preloads
@@ -166,8 +167,20 @@ async def test_a_child_that_never_becomes_ready(scene: Scene) -> None:
     policy = RestartPolicy(max_restarts=0, backoff=0.01, cooldown=60)
     preload = ["preloads:hang"]
     async with Supervisor(workers=1, preload=preload, env=scene.env, restart=policy, start_timeout=1) as supervisor:
-        with pytest.raises(PoolBroken, match="not ready within 1 s"):
+        with pytest.raises(PoolBroken, match="not ready within 1 s") as caught:
             await supervisor.run(dying.pid)
+        assert caught.value.certificate is not None
+        assert caught.value.certificate.phase == "starting"
+
+
+async def test_children_that_hang_in_preload_count_for_the_whole_pool(scene: Scene) -> None:
+    preload = ["preloads:hang"]
+    options: Any = {"preload": preload, "env": scene.env, "restart": QUICK, "start_timeout": 0.5}
+    async with Supervisor(workers=3, **options) as supervisor:
+        for outcome in await asyncio.gather(*(supervisor.run(dying.pid) for _ in range(3)), return_exceptions=True):
+            assert isinstance(outcome, PoolBroken)
+    # The first start of each worker may be on its way at once; after a failure they are tried one by one.
+    assert scene.starts <= 3 + QUICK.max_restarts + 1
 
 
 async def test_closing_does_not_wait_for_a_child_that_starts(scene: Scene) -> None:
