@@ -163,7 +163,11 @@ class InlineChild:
         """There is no process to tell."""
 
     def end_input(self) -> None:
-        """There is no pipe."""
+        """Leave, at once if it is not even ready: it has no job then."""
+        if self._thread_loaded.done():
+            self.send({"type": "stop"})
+        else:
+            self.kill()
 
     def dump_stack(self) -> None:
         """The stacks are taken here when a cancel asks for them."""

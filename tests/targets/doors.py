@@ -260,3 +260,8 @@ async def ask_from_the_loop(name: str) -> list[str]:
 
 # What tests lend to inline jobs.
 OPEN: dict[str, Any] = {}
+
+
+def run_another(name: str, value: int) -> Any:
+    """Run a job from within a job, on its own thread."""
+    return OPEN[name].run("chores:same", value)
