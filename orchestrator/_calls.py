@@ -37,7 +37,7 @@ class Calls:
     def add(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
         """Keep a call of function number `index`; one of a `latest` function takes the place of the one before it."""
         wrapped = record.payload.callbacks
-        if self.refused or index >= len(wrapped):
+        if self.refused or not 0 <= index < len(wrapped):
             return
         call = (wrapped[index], args, kwargs)
         if call[0].latest and self._waiting and self._waiting[-1][0] is call[0]:

@@ -219,6 +219,11 @@ class StreamPipes:
         self._buffer.clear()
         self.unsent = 0
         self._more.set()
+        # The writer may wait for a child that does not read, and would close nothing.
+        transport = getattr(self._process, "_transport", None)
+        pipe = None if transport is None else transport.get_pipe_transport(0)
+        if pipe is not None:
+            pipe.abort()
 
     async def _write(self) -> None:
         import anyio
@@ -246,6 +251,10 @@ class StreamPipes:
             await asyncio.wait(self._readers, timeout=self._LAST_WORDS)
 
     async def aclose(self) -> None:
+        transport = getattr(self._process, "_transport", None)
+        if transport is not None:
+            # The streams do not close what they read from, and a process that the child forked may hold the other end.
+            transport.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
