@@ -135,11 +135,15 @@ class BlockingHandle:
     def _can_call(self) -> bool:
         return self._caller is None and len(self._calls) > 0
 
-    def _wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Make calls and wait until something is so; returns whether it is."""
+    def _check_waiter(self) -> None:
+        """Raise WrongContext where a wait for this job would never end."""
         self._thread.check_caller()
         if self._caller == threading.get_ident():
             raise WrongContext("called by a function that the job itself called: the job's end comes after that")
+
+    def _wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Make calls and wait until something is so; returns whether it is."""
+        self._check_waiter()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             with self._news.lock:
@@ -252,7 +256,7 @@ class BlockingHandle:
 
     def _next_event(self) -> Event | None:
         """Return the next event, or None after the last one."""
-        self._thread.check_caller()
+        self._check_waiter()
         self._make_call()  # one for each event, so that neither waits for the end of the other
         while True:
             self._wait_until(lambda: bool(self._ring) or self._is_over)
