@@ -29,7 +29,9 @@ ATOMS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=()), max_size=30)
 )
-JSON = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4))
+JSON = st.recursive(
+    ATOMS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
+)
 ANYTHING = st.recursive(
     ATOMS | st.floats() | st.binary(max_size=5) | st.dates() | st.builds(object),
     lambda inner: (
@@ -87,7 +89,22 @@ def test_anything_is_exact_or_refused(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, 2**53 + 1, 2**63, -(2**63) - 1, 2**64, 10**400, -0.0, 5e-324, 1.7976931348623157e308, "\ud800", "\0", "\u2028", "null"],
+    [
+        0,
+        -1,
+        2**53 + 1,
+        2**63,
+        -(2**63) - 1,
+        2**64,
+        10**400,
+        -0.0,
+        5e-324,
+        1.7976931348623157e308,
+        "\ud800",
+        "\0",
+        "\u2028",
+        "null",
+    ],
 )
 @pytest.mark.parametrize("shape", [lambda value: value, lambda value: [value], lambda value: {"k": value}])
 def test_edges_of_json(value: Any, shape: Any) -> None:
@@ -130,7 +147,9 @@ class Number(int):
     pass
 
 
-@pytest.mark.parametrize("value", [Text("x"), Number(1), {1, 2}, b"x", bytearray(b"x"), 1j, range(3), object(), Ellipsis])
+@pytest.mark.parametrize(
+    "value", [Text("x"), Number(1), {1, 2}, b"x", bytearray(b"x"), 1j, range(3), object(), Ellipsis]
+)
 def test_other_types_are_refused(value: Any) -> None:
     assert refusal(value).path == "args[0]"
     assert refusal({"a": [value]}).path == "args[0].a[0]"
@@ -191,7 +210,12 @@ def test_callbacks_leave_their_place() -> None:
 
 @pytest.mark.parametrize(
     ("value", "path"),
-    [(print, "args[0]"), ([print], "args[0][0]"), ({"f": {"g": len}}, "args[0].f.g"), ([callback(print)], "args[0][0]")],
+    [
+        (print, "args[0]"),
+        ([print], "args[0][0]"),
+        ({"f": {"g": len}}, "args[0].f.g"),
+        ([callback(print)], "args[0][0]"),
+    ],
 )
 def test_functions_are_to_be_wrapped(value: Any, path: str) -> None:
     found = refusal(value)
@@ -201,7 +225,12 @@ def test_functions_are_to_be_wrapped(value: Any, path: str) -> None:
 
 def test_members_of_the_head() -> None:
     found = encode(1, job=Job(codable.plain, key="k\ud800", convert="json"))
-    assert (found["key"], found["convert"], found["target"], found["kind"]) == ("k\ud800", "json", "codable:plain", "sync")
+    assert (found["key"], found["convert"], found["target"], found["kind"]) == (
+        "k\ud800",
+        "json",
+        "codable:plain",
+        "sync",
+    )
     built = encode(to=Target("codable:Owner.method", None), job=Job("codable:Owner.method", init={"a": [1]}))
     assert built["init"] == {"a": [1]} and "kind" not in built
     with pytest.raises(PayloadError) as refused:

@@ -35,7 +35,20 @@ def test_result() -> None:
 
 
 def test_values_are_exact() -> None:
-    for value in (2**53 + 1, -(2**63), 2**64 - 1, 2**70, -(10**400), 1e308, 5e-324, -0.0, "\ud800", "\0", "é", "\u2028"):
+    for value in (
+        2**53 + 1,
+        -(2**63),
+        2**64 - 1,
+        2**70,
+        -(10**400),
+        1e308,
+        5e-324,
+        -0.0,
+        "\ud800",
+        "\0",
+        "é",
+        "\u2028",
+    ):
         frame = decode(line(type="result", fence=1, value=value))
         assert isinstance(frame, _frames.Result)
         assert repr(frame.value) == repr(value)
@@ -56,7 +69,14 @@ def test_unknown_types_are_none_and_unknown_members_ignored() -> None:
 
 
 def test_error_with_its_causes() -> None:
-    cause = {"type": "KeyError", "message": "'a'", "traceback": "…", "notes": ["n"], "bases": ["KeyError"], "data": {"code": 1}}
+    cause = {
+        "type": "KeyError",
+        "message": "'a'",
+        "traceback": "…",
+        "notes": ["n"],
+        "bases": ["KeyError"],
+        "data": {"code": 1},
+    }
     frame = decode(line(type="error", fence=1, error={"type": "ValueError", "cause": cause}))
     assert isinstance(frame, _frames.Error)
     record = frame.error.record()
@@ -112,7 +132,10 @@ def test_bytes_never_raise_anything_else(data: bytes) -> None:
     assert found is None or isinstance(found, Frame)
 
 
-@given(kind=st.sampled_from(_wire.CHILD_TO_PARENT) | TEXT, members=st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=6))
+@given(
+    kind=st.sampled_from(_wire.CHILD_TO_PARENT) | TEXT,
+    members=st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=6),
+)
 def test_any_members_make_a_frame_or_a_bad_one(kind: str, members: dict[str, Any]) -> None:
     try:
         frame = decode(line(**{**members, "type": kind}))

@@ -172,7 +172,9 @@ async def test_calls_come_in_order_before_the_end_and_in_the_callers_context() -
     variable = contextvars.ContextVar("variable", default="unset")
     link, seen = FakeLink(), []
     variable.set("the caller's")
-    handle, record = handle_of(link, callback(lambda *args, **kwargs: seen.append((args, kwargs, variable.get(), handle.done))))
+    handle, record = handle_of(
+        link, callback(lambda *args, **kwargs: seen.append((args, kwargs, variable.get(), handle.done)))
+    )
     handle.hold_context()
     variable.set("later")
     for number in range(250):

@@ -17,7 +17,11 @@ from orchestrator.exceptions import ConfigurationError
 LIMIT = Limit("api", rate=1)
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
-    *((name, {name: value}) for name in ("workers", "concurrency", "queue_size", "max_jobs") for value in (0, -1, 1.5, "2", True)),
+    *(
+        (name, {name: value})
+        for name in ("workers", "concurrency", "queue_size", "max_jobs")
+        for value in (0, -1, 1.5, "2", True)
+    ),
     *(("max_message_bytes", {"max_message_bytes": value}) for value in (0, 1023, -1, None, 2.0)),
     *((name, {name: value}) for name in ("grace", "start_timeout") for value in (-1, "1", math.nan, True)),
     ("start_timeout", {"start_timeout": 0}),
@@ -30,7 +34,11 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("limits[1]", {"limits": [LIMIT, Limit("api", concurrency=1)]}),
     *((name, {name: "one string"}) for name in ("preload", "secrets", "env_allow", "command")),
     *((name, {name: 7}) for name in ("preload", "secrets", "env_allow", "command")),
-    *((f"{name}[0]", {name: [value]}) for name in ("preload", "secrets", "env_allow", "command") for value in ("", 1, "a\0b")),
+    *(
+        (f"{name}[0]", {name: [value]})
+        for name in ("preload", "secrets", "env_allow", "command")
+        for value in ("", 1, "a\0b")
+    ),
     ("command", {"command": []}),
     ("secrets", {"secrets": ["NO_SUCH_VARIABLE_ANYWHERE"]}),
     *(("env", {"env": value}) for value in ([("A", "1")], "A=1", {"": "x"}, {"A=B": "x"}, {1: "x"}, {"A\0": "x"})),

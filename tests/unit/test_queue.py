@@ -338,7 +338,11 @@ class Machine(RuleBasedStateMachine):
         self.bench = Bench(Worker(1), Worker(3), a=1, b=2)
         self.records: list[Record] = []
 
-    @rule(kind=KINDS, priority=st.sampled_from([0, 0, 0, 1, -1]), limits=st.sampled_from([{}, {}, {"a": 1}, {"a": 1, "b": 2}]))
+    @rule(
+        kind=KINDS,
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
+        limits=st.sampled_from([{}, {}, {"a": 1}, {"a": 1, "b": 2}]),
+    )
     def put(self, kind: str | None, priority: int, limits: dict[str, float]) -> None:
         self.records.append(record(kind, priority=priority, limits=limits))
         self.bench.put(self.records[-1])

@@ -30,7 +30,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-@given(lines=st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=("Cs",)), max_size=30)), data=st.data())
+@given(
+    lines=st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=("Cs",)), max_size=30)),
+    data=st.data(),
+)
 def test_lines_come_whole_however_the_bytes_are_cut(lines: list[str], data: st.DataObject) -> None:
     stream = "".join(f"{each}\n" for each in lines).encode()
     heard = Heard()
@@ -103,7 +106,11 @@ def test_flood_in_large_pieces(clock: list[float]) -> None:
     assert all(len(each) == 99 for each in heard.lines)
 
 
-@given(pieces=st.lists(st.sampled_from([b"\n", b"a", b"b" * 9_000, b"c" * 20_000, b"\r\n", b"d" * 700_000, b"e\n" * 5_000])))
+@given(
+    pieces=st.lists(
+        st.sampled_from([b"\n", b"a", b"b" * 9_000, b"c" * 20_000, b"\r\n", b"d" * 700_000, b"e\n" * 5_000])
+    )
+)
 def test_memory_and_lengths_are_bounded(pieces: list[bytes]) -> None:
     heard = Heard()
     for piece in pieces:

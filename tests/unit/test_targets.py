@@ -61,7 +61,9 @@ def test_strings_are_not_imported() -> None:
     assert target.kind == "async", "what the child found out first"
 
 
-@pytest.mark.parametrize("reference", ["", "a", "a:", ":b", "a b:c", "a:b c", "a:1b", "1a:b", "a:b()", "a..b:c", "a:b:c", "a:b\n"])
+@pytest.mark.parametrize(
+    "reference", ["", "a", "a:", ":b", "a b:c", "a:b c", "a:1b", "1a:b", "a:b()", "a..b:c", "a:b:c", "a:b\n"]
+)
 def test_strings_of_another_form(reference: str) -> None:
     assert "is not of the form package.module:function" in refusal(reference)
 
