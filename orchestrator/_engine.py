@@ -62,7 +62,8 @@ class Engine:
         self._survivors: list[int] = []
         self._names = 0
         self._folder = ""
-        self._room: list[asyncio.Future[None]] = []
+        self._room: dict[asyncio.Future[None], None] = {}  # submitters that wait for space, in their order
+        self._woken = 0  # submitters that were told of space, and have not taken it yet
         self._held_until: float | None = None
         self._closing = False
         self._last_certificate: DeathCertificate | None = None
@@ -325,27 +326,31 @@ class Engine:
     @property
     def has_space(self) -> bool:
         """Whether the queue takes another job without waiting."""
-        return self.jobs.queued < self.options.queue_size
+        return self.jobs.queued + self._woken < self.options.queue_size
 
     async def wait_for_space(self) -> None:
         """Wait until the queue takes another job."""
-        while not self.has_space and self._takes_jobs():
+        if not self.has_space and self._takes_jobs():
             waiter = self.loop.create_future()
-            self._room.append(waiter)
+            self._room[waiter] = None
             try:
                 await waiter
             finally:
                 if waiter in self._room:
-                    self._room.remove(waiter)
-                elif self._room:
-                    self._made_space()  # if this one was cancelled when it had been woken, it is the next one's turn
+                    del self._room[waiter]
+                else:
+                    self._woken -= 1
+                    # It takes the space now; if it was cancelled when it had been woken, it is the next one's turn.
+                    self.loop.call_soon(self._made_space)
 
     def _made_space(self) -> None:
         """Wake as many submitters as there is space for, or all when they will be told that no jobs are taken."""
         if self._room:
-            space = self.options.queue_size - self.jobs.queued if self._takes_jobs() else len(self._room)
-            woken, self._room = self._room[: max(0, space)], self._room[max(0, space) :]
-            for waiter in woken:
+            left = self.options.queue_size - self.jobs.queued - self._woken
+            space = max(0, left) if self._takes_jobs() else len(self._room)
+            for waiter in list(islice(self._room, space)):
+                del self._room[waiter]
+                self._woken += 1
                 if not waiter.done():
                     waiter.set_result(None)
 

@@ -460,3 +460,15 @@ async def test_a_full_queue_makes_submit_wait() -> None:
         assert await running == 4
         await first.result()
         assert supervisor.statistics().submitted == 6
+
+
+async def test_submitters_that_wait_for_space_take_their_turns() -> None:
+    async with gates.Gate() as gate, Supervisor(workers=1, queue_size=4) as supervisor:
+        first = await supervisor.submit(gates.stand, gate.port)
+        await gate.arrived()
+        waiting = [asyncio.create_task(supervisor.submit(chores.same, number)) for number in range(50)]
+        await asyncio.sleep(0)
+        gate.open()
+        ids = [handle.id for handle in await asyncio.gather(*waiting)]
+        assert ids == sorted(ids)
+        await first.result()
