@@ -385,17 +385,20 @@ async def test_returned_jobs_go_elsewhere_uncharged(fake: SimpleNamespace, also:
 
 
 async def test_job_that_is_returned_while_it_is_cancelled(fake: SimpleNamespace) -> None:
+    came = asyncio.Event()
+
     def script(child: FakeChild, frame: Frame) -> None:
         if frame["type"] == "cancel":
             child.say({"type": "returned", "asked": [], "fences": [frame["fence"]]})
-        elif frame["type"] != "job":
+        elif frame["type"] == "job":
+            came.set()
+        else:
             behave(child, frame)
 
     fake.script = script
     async with opened() as supervisor:
         handle = await supervisor.submit(hosting.double, 4)
-        while not any(frame["type"] == "job" for child in fake.made for frame in child.heard):
-            await asyncio.sleep(0)
+        await came.wait()
         handle.cancel()
         outcome = await handle.outcome()
         assert (outcome.status, outcome.attempts) == ("cancelled", 0)

@@ -1,4 +1,4 @@
-"""The same scenario on every kind of loop a host may run: capable, incapable, of another thread, or with streams only."""
+"""The same scenario on every kind of loop a host may run: capable, incapable, on another thread, with streams only."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_after_a_fork(where: str) -> None:
             os.close(write)
             with open(read, "rb") as file:
                 told = json.loads(await asyncio.to_thread(file.read))
-            os.waitpid(pid, 0)
+            await asyncio.to_thread(os.waitpid, pid, 0)
             # The copy has done no harm here.
             assert handle.state == "running"
             handle.cancel()

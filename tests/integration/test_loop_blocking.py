@@ -95,26 +95,35 @@ async def test_the_monitor_sees_a_blocked_loop(monitor: Monitor) -> None:
 async def test_start_and_close_of_many_children(monitor: Monitor) -> None:
     async with Supervisor(workers=1):
         pass  # what is imported once per process
-    async with measured(monitor), Supervisor(workers=8) as supervisor:
-        async with supervisor.map(flooding.same, range(200)) as outcomes:
-            assert sum([outcome.value async for outcome in outcomes]) == sum(range(200))
+    async with (
+        measured(monitor),
+        Supervisor(workers=8) as supervisor,
+        supervisor.map(flooding.same, range(200)) as outcomes,
+    ):
+        assert sum([outcome.value async for outcome in outcomes]) == sum(range(200))
 
 
 @pytest.mark.parametrize("target", [flooding.same, flooding.same_async])
 async def test_map_over_20_000_rows(monitor: Monitor, target: Any) -> None:
     total = 0
-    async with Supervisor(workers=2, concurrency=16) as supervisor, measured(monitor):
-        async with supervisor.map(target, range(20_000)) as outcomes:
-            async for outcome in outcomes:
-                total += outcome.value
+    async with (
+        Supervisor(workers=2, concurrency=16) as supervisor,
+        measured(monitor),
+        supervisor.map(target, range(20_000)) as outcomes,
+    ):
+        async for outcome in outcomes:
+            total += outcome.value
     assert total == sum(range(20_000))
 
 
 async def test_map_ahead_of_many_workers(monitor: Monitor) -> None:
     # Thousands of jobs may be ahead of the reader, and are submitted as fast as it goes.
-    async with Supervisor(workers=2, concurrency=32) as supervisor, measured(monitor):
-        async with supervisor.map(flooding.same, range(15_000), ordered=True) as outcomes:
-            assert [outcome.value async for outcome in outcomes] == list(range(15_000))
+    async with (
+        Supervisor(workers=2, concurrency=32) as supervisor,
+        measured(monitor),
+        supervisor.map(flooding.same, range(15_000), ordered=True) as outcomes,
+    ):
+        assert [outcome.value async for outcome in outcomes] == list(range(15_000))
 
 
 async def test_10_000_submitted_jobs(monitor: Monitor) -> None:

@@ -1,4 +1,4 @@
-"""What callers hold of a job, told by a scripted engine: events in bounded memory, calls in order, ends exactly once."""
+"""What callers hold of a job, told by a scripted engine: events in bounded memory, calls in order, one end."""
 
 from __future__ import annotations
 

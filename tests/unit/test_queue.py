@@ -1,4 +1,4 @@
-"""Jobs that wait: in order, by priority, matched to flavours, admitted by limits; none lost, none left while a child is free."""
+"""Jobs that wait: in order, by priority, by flavour, admitted by limits; none lost, none left beside a free child."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Worker:
         self.jobs: list[Record] = []
         self.taken: list[Record] = []
         self.state = "ready"
-        self.turning = False
+        self.turning = self.retiring = False
         self.is_blocked = False
         self.unflushed = 0
 
@@ -278,6 +278,21 @@ def test_busy_child_is_turned_after_a_while() -> None:
     assert worker.state == "stopping"
     bench.start_anew()
     assert worker.held == 1
+
+
+def test_busy_child_goes_on_when_nobody_waits_for_another_one() -> None:
+    bench = Bench(worker := Worker(slots=4, flavour="async"))
+    bench.put(record("async"))
+    bench.put(waits := record("sync"))
+    bench.now = 10.0
+    bench.queue.has_room()
+    bench.queue.pump()
+    assert worker.turning
+    waits.state = "settled"
+    bench.queue.dropped()
+    bench.put(late := record("async"))
+    assert not worker.turning
+    assert late.state == "running"
 
 
 def test_permits_are_asked_for_only_when_a_job_could_start() -> None:
