@@ -193,7 +193,7 @@ class _Encoder:
             return None
         found = _wire.find_inexact(value, path)
         hint = self._target.hint_of(place) if self._target.has_hints else None
-        if found is None and (hint is None or type(value) is not tuple):
+        if found is None and (hint is None or not _wire.has_tuple(value)):
             return value
         where, problem = found or (path, "")
         if found is not None and (callable(value) or _holds_callable(value, where, path)):

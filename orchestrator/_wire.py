@@ -233,3 +233,13 @@ def find_inexact(value: Any, path: str, depth: int = 0) -> tuple[str, str] | Non
                     return found
         return None
     return path, f"{kind.__module__}.{kind.__qualname__} is not a JSON type"
+
+
+def has_tuple(value: Any) -> bool:
+    """Return whether a JSON value is or holds a tuple, which JSON makes a list of."""
+    kind = type(value)
+    if kind is tuple:
+        return True
+    if kind is list:
+        return any(has_tuple(item) for item in value if type(item) not in _ATOMS)
+    return kind is dict and any(has_tuple(item) for item in value.values() if type(item) not in _ATOMS)

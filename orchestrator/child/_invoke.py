@@ -118,7 +118,7 @@ def result_line(scope: Scope, value: Any, target: Target, started: float, limits
     try:
         problem = _wire.find_inexact(value, "result")
         typed = None
-        if problem is not None or (type(value) is tuple and "return" in target.hints):
+        if problem is not None or ("return" in target.hints and _wire.has_tuple(value)):
             typed = _typed_result(value, target, problem)
         if typed is not None:
             text, name = _wire.encode_json(typed), "typed"
