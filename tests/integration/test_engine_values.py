@@ -96,6 +96,7 @@ TYPED: list[tuple[Any, Any]] = [
     (exactness.take_bytes, bytes(range(256))),
     (exactness.take_set, {3, 1, 2}),
     (exactness.take_tuple, (1, "a")),
+    (exactness.take_tuples, {"a": [(1, "a"), (2, "b")]}),
     (exactness.take_keys, {1: "a", 2: "b"}),
     (exactness.take_float, math.inf),
     (exactness.take_pin, exactness.Pin("t", {"a", "b"})),

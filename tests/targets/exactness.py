@@ -107,6 +107,11 @@ def take_set(value: set[int]) -> set[int]:
     return value
 
 
+def take_tuples(value: dict[str, list[tuple[int, str]]]) -> dict[str, list[tuple[int, str]]]:
+    assert all(type(item) is tuple for items in value.values() for item in items)
+    return value
+
+
 def take_tuple(value: tuple[int, str]) -> tuple[int, str]:
     assert type(value) is tuple
     return value
