@@ -81,6 +81,7 @@ class Jobs:
         self.made_space: Callable[[], None] = lambda: None  # told when fewer jobs wait
         self._unsettled: dict[int, Record] = {}
         self._fence = 0
+        self._will_pump = False
         self._logger = logger
         self._in_thread = in_thread
         self._start_soon = start_soon
@@ -131,6 +132,10 @@ class Jobs:
         if record.attempts == 0 or (record.attempts == 1 and record.attempt is not None and not record.attempt.begun):
             self._expire(record, "queue_timeout")
 
+    def _pump(self) -> None:
+        self._will_pump = False
+        self.queue.pump()
+
     def _expire(self, record: Record, bound: str) -> None:
         record.expired_by = bound
         record.abandoned = True
@@ -146,6 +151,10 @@ class Jobs:
         elif "settle" in effects:
             self.waiting.discard(record)
             self.queue.dropped()
+            if not self._will_pump:
+                # It may have stood in the way of others: asked for permits in front of them, or wanted another child.
+                self._will_pump = True
+                self._loop.call_soon(self._pump)
             if why == "cancelled":
                 self._settle(record, Status.CANCELLED, error=self._error(JobCancelled, record, "was cancelled"))
             else:
@@ -187,9 +196,6 @@ class Jobs:
         record.state = SETTLED
         record.value = value
         record.error = error
-        if record.ticket is not None:
-            # It stood in its limits' line in front of one that asks only when it is told that there is a place.
-            self._loop.call_soon(self.queue.pump)
         record.disarm()
         del self._unsettled[record.id]
         self.outcomes[status] += 1

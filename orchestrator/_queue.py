@@ -90,6 +90,7 @@ class Queue:
         self._since: dict[int, float] = {}
         self.held_back: Callable[[], bool] = lambda: False
         self._tombs = 0
+        self._turned: tuple[Worker, Record] | None = None  # whose child is to be replaced, for which job
 
     def _lane_of(self, record: Record) -> Lane:
         kind = record.target.kind
@@ -130,6 +131,7 @@ class Queue:
         if self._pumping:
             return
         self._pumping = True
+        self._turn_back()
         left = False
         try:
             for key, lane in list(self._lanes.items()):
@@ -227,3 +229,12 @@ class Queue:
             fullest = min(mismatched, key=lambda worker: worker.held, default=None)
             if fullest is not None:
                 fullest.turning = True
+                self._turned = fullest, record
+
+    def _turn_back(self) -> None:
+        """Let a child go on that was to be replaced for a job that was cancelled since, or went elsewhere."""
+        if self._turned is not None:
+            worker, record = self._turned
+            if record.state != "queued":
+                worker.turning = worker.retiring
+                self._turned = None

@@ -193,6 +193,25 @@ async def test_cancel_of_a_job_that_asks_for_its_rate_lets_the_next_one_ask() ->
                 assert (await first.outcome()).status == ("expired" if options else "cancelled")
 
 
+async def test_cancel_of_a_job_that_wants_another_child_lets_the_others_go_on() -> None:
+    async with gates.Gate() as gate, Supervisor(workers=1, concurrency=100) as supervisor:
+        first = await supervisor.submit(gates.stand_async, gate.port, "first")
+        await gate.arrived()
+        sync_one = await supervisor.submit(dying.pid)
+        async with asyncio.timeout(30):
+            while True:  # until the child is to be replaced, and takes no more
+                held_up = await supervisor.submit(gates.stand_async, gate.port, "held up")
+                await asyncio.sleep(0.1)
+                if held_up.state == "queued":
+                    break
+        await cancelled(sync_one)
+        async with asyncio.timeout(30):
+            while held_up.state == "queued":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        gate.open()
+        assert (await first.outcome()).succeeded and (await held_up.outcome()).succeeded
+
+
 # Cancelling `run`
 
 
