@@ -483,8 +483,8 @@ class Worker:
             if child is not None:
                 await child.kill_started_since(moment, keep, timeout)
         finally:
-            self.cleaning = False
-            if child is self.child:
+            if child is self.child:  # another one may be having its own cleaned up
+                self.cleaning = False
                 self.settle_down()
                 self.pool.has_room(self)
 
