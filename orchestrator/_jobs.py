@@ -24,6 +24,7 @@ from orchestrator.exceptions import (
     OrchestratorError,
     PayloadError,
     PayloadTooLarge,
+    TargetError,
 )
 
 if TYPE_CHECKING:
@@ -319,14 +320,19 @@ class Jobs:
         text = f"failed: {known.type}: {known.message}" if known.message else f"failed: {known.type}"
         self._settle(record, Status.FAILED, error=self._error(JobFailed, record, text, error=known))
 
-    def returned(self, attempt: Attempt) -> None:
-        """A child gave an attempt back, or died before it began it: it never counted."""
+    def returned(self, attempt: Attempt, kind: str | None = None) -> None:
+        """A child gave an attempt back (its target is of that kind), or died before it began it: it never counted."""
         record = self._take_from(attempt)
         record.worker = None
         self.running -= 1
         record.attempts -= 1
         if attempt.why is not None:
             self._conclude(attempt, record)
+            return
+        if kind is not None and not record.target.learn(kind):
+            text = f"{self._label(record)} is {kind} in a child, and {record.target.kind} here, where it was imported "
+            error = TargetError(f"{text}earlier: its module has changed; start this program anew")
+            self._settle(record, Status.FAILED, error=error)
             return
         record.step("returned")
         if record.listener.wants_events:

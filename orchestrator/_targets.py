@@ -92,10 +92,11 @@ class Target:
     def is_generator(self) -> bool:
         return self.kind in ("generator", "async_generator")
 
-    def learn(self, kind: str) -> None:
-        """Note the kind of a target that was named by a string; the child found it out."""
+    def learn(self, kind: str) -> bool:
+        """Note the kind of a target that was named by a string; the child found it out. Return whether it fits."""
         if self.kind is None:
             self.kind = kind
+        return self.kind == kind
 
     def learn_time(self, seconds: float) -> None:
         """Note how long a job ran: slowness counts at once, quickness slowly."""

@@ -363,10 +363,8 @@ class Worker:
                 for fence in frame.fences:
                     attempt = leases.remove(fence)
                     if attempt is not None:
-                        if frame.kind is not None:
-                            attempt.record.target.learn(frame.kind)
                         attempt.over()
-                        self.desk.returned(attempt)
+                        self.desk.returned(attempt, frame.kind)
             case _frames.Hello():
                 self._greet(frame)
             case _frames.Ready():

@@ -13,7 +13,15 @@ import pytest
 
 from orchestrator import Job, RestartPolicy, RetryPolicy, Supervisor, _worker
 from orchestrator._models import Item, Log, Progress
-from orchestrator.exceptions import JobCancelled, JobCrashed, JobFailed, JobTimedOut, LaunchError, PoolBroken
+from orchestrator.exceptions import (
+    JobCancelled,
+    JobCrashed,
+    JobFailed,
+    JobTimedOut,
+    LaunchError,
+    PoolBroken,
+    TargetError,
+)
 from tests.contract._fake_child import FakeChild, Frame
 
 Script = Callable[[FakeChild, Frame], None]
@@ -484,6 +492,56 @@ async def test_child_that_cannot_be_started(fake: SimpleNamespace, monkeypatch: 
     with pytest.raises(LaunchError, match="no such interpreter"):
         async with opened():
             raise AssertionError("unreachable")
+
+
+async def test_target_that_is_of_another_kind_in_the_child(fake: SimpleNamespace) -> None:
+    def act(child: FakeChild, frame: Frame) -> None:
+        child.say({"type": "returned", "asked": [], "fences": [frame["fence"]], "kind": "async"})
+
+    fake.script = on_job(act)
+    async with opened() as supervisor, asyncio.timeout(30):
+        # Its file was edited after the import here; sent again it would come back for ever.
+        with pytest.raises(TargetError, match="is async in a child, and sync here"):
+            await supervisor.run(hosting.double, 4)
+    assert len([frame for frame in fake.made[0].heard if frame["type"] == "job"]) == 1
+
+
+async def test_children_are_cleaned_up_one_by_one(fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned = [asyncio.Event(), asyncio.Event()]
+    begun = [asyncio.Event(), asyncio.Event()]
+
+    async def clean(child: FakeChild, moment: float, keep: Any, timeout: float) -> None:
+        number = fake.made.index(child)
+        begun[number].set()
+        await cleaned[number].wait()
+
+    monkeypatch.setattr(FakeChild, "kill_started_since", clean)
+    stray = SimpleNamespace(started=float("inf"), pid=1)
+
+    def act(child: FakeChild, frame: Frame) -> None:
+        child.killset = SimpleNamespace(descendants=lambda: [stray], kill_now=lambda: None)
+        behave(child, frame)
+
+    fake.script = on_job(act)
+    async with opened(restart=QUICK) as supervisor, asyncio.timeout(30):
+        handles = []
+        for number in range(2):
+            handles.append(await supervisor.submit(hosting.hold))
+            async for event in handles[-1].events():
+                if event.kind == "progress":
+                    break
+            handles[-1].cancel()
+            await begun[number].wait()
+            if number == 0:
+                fake.made[0].end_now(9)
+        cleaned[0].set()
+        assert (await handles[0].outcome()).status == "cancelled"
+        waits = await supervisor.submit(hosting.double, 4)
+        state = waits.state
+        cleaned[1].set()
+        assert state == "queued"
+        assert await waits.result() == 8
+        assert (await handles[1].outcome()).status == "cancelled"
 
 
 def test_the_fake_has_what_a_child_has() -> None:
