@@ -64,7 +64,6 @@ class Record:
         attempts: Attempts that count.
         deaths: Children that died while they ran this job.
         attempt: The attempt that is on, or None.
-        order: Position in the line; a job that comes back keeps it.
     """
 
     __slots__ = (
@@ -82,7 +81,6 @@ class Record:
         "items",
         "job",
         "listener",
-        "order",
         "payload",
         "progress",
         "queue_timer",
@@ -101,7 +99,6 @@ class Record:
 
     def __init__(self, number: int, job: Job, target: Target, payload: Payload, listener: Listener) -> None:
         self.id = number
-        self.order = number
         self.job = job
         self.target = target
         self.payload = payload

@@ -63,10 +63,6 @@ STACK_FILE = "stack"
 EXIT_PARENT_GONE = 113
 EXIT_PROTOCOL = 114
 
-# In the child's temp folder: the fence that a plain child began last, and the stack it writes on SIGUSR2.
-RUNNING_FILE = "running"
-STACK_FILE = "stack"
-
 
 _SPACE = frozenset((" ", "\t", "\r", "\n"))
 
