@@ -109,7 +109,9 @@ class Attempt:
             self._timer = self.loop.call_later(_DUMP_TIME, self._kill)
 
     def _kill(self) -> None:
-        self.stack = self.worker.read_stack() or self.stack
+        # Of an async job the task's own stack is known from the cancel; the dump only shows its event loop.
+        if not (self.stack and self.worker.flavour == "async"):
+            self.stack = self.worker.read_stack() or self.stack
         self.worker.kill("cancelled" if self.why == "cancelled" else "timeout")
 
     def over(self) -> None:

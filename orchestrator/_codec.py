@@ -29,6 +29,9 @@ _INFINITIES = (float("inf"), float("-inf"))
 _encode = msgspec.json.Encoder().encode
 
 
+_NO_FUNCTION = "a function cannot be sent; wrap it: callback(function), as an argument of its own"
+
+
 class Payload:
     """The arguments of a job as its frames carry them; coded once, however many attempts are made.
 
@@ -166,9 +169,8 @@ class _Encoder:
         kwargs = {name: self._argument(value, f"kwargs.{name}", name) for name, value in named.items()}
         head = _head(self._target)
         if job.init is not None:
-            for name, value in job.init.items():
-                self._check(value, f"init.{name}")
-            head += b'"init":' + to_json(dict(job.init)) + b","
+            init = {name: self._part_of_init(value, name) for name, value in job.init.items()}
+            head += b'"init":' + to_json(init) + b","
         if job.convert != "exact":
             head += b'"convert":"%s",' % job.convert.encode()
         if job.limits:
@@ -197,9 +199,7 @@ class _Encoder:
             return value
         where, problem = found or (path, "")
         if found is not None and (callable(value) or _holds_callable(value, where, path)):
-            raise PayloadError(
-                where, "a function cannot be sent; wrap it: callback(function), as an argument of its own"
-            )
+            raise PayloadError(where, _NO_FUNCTION)
         if hint is None or _typed.is_plain(hint):
             if found is None:
                 return value
@@ -221,10 +221,19 @@ class _Encoder:
             )
         return f"annotate the parameter of {self._target.label} with the value's type, or send JSON values"
 
-    def _check(self, value: Any, path: str) -> None:
+    def _part_of_init(self, value: Any, name: str) -> Any:
+        """Return what travels for one argument of the class; it is not imported here, so nobody knows annotations."""
+        path = f"init.{name}"
+        if isinstance(value, callback):
+            self._places.append((path, value.latest))
+            self._callbacks.append(value)
+            return None
         found = _wire.find_inexact(value, path)
-        if found is not None:
-            raise PayloadError(found[0], f"{found[1]}; the instance is built from JSON values")
+        if found is None:
+            return value
+        if callable(value) or _holds_callable(value, found[0], path):
+            raise PayloadError(found[0], _NO_FUNCTION)
+        raise PayloadError(found[0], f"{found[1]}; the instance is built from JSON values")
 
 
 def _holds_callable(value: Any, where: str, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,10 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         whole(self.attempts, "retry.attempts", minimum=1)
+        if not isinstance(self.on, str | type | Sequence):
+            raise ConfigurationError(
+                "retry.on", f"takes error, crash, timeout, any or exception names, not {self.on!r}"
+            )
         names = (self.on,) if isinstance(self.on, str | type) else tuple(self.on)
         normal: list[str] = []
         for name in names:
@@ -165,6 +170,10 @@ class callback:  # noqa: N801  used like a function: progress_callback=callback(
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise ConfigurationError("callback", f"needs a callable, not {type(self.function).__name__}")
+        if inspect.iscoroutinefunction(self.function):
+            raise ConfigurationError("callback", "needs a plain function, for nobody would await an async one")
+        if not isinstance(self.latest, bool):
+            raise ConfigurationError("callback.latest", f"must be True or False, not {self.latest!r}")
 
 
 @dataclass(frozen=True, slots=True)

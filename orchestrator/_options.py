@@ -12,6 +12,9 @@ from orchestrator import _wire
 from orchestrator._models import Limit, RestartPolicy, Seconds, seconds, whole
 from orchestrator.exceptions import ConfigurationError
 
+# Each is a process: no machine runs more, and a slip of the keyboard must not fill the memory.
+_MOST_WORKERS = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -40,6 +43,8 @@ class Options:
         self._set("workers", os.cpu_count() or 1 if self.workers is None else whole(self.workers, "workers", minimum=1))
         if not isinstance(self.name, str) or not self.name or not self.name.isprintable():
             raise ConfigurationError("name", f"must be a non-empty printable string, not {self.name!r}")
+        if self.workers is not None and self.workers > _MOST_WORKERS:
+            raise ConfigurationError("workers", f"must be at most {_MOST_WORKERS:,}, not {self.workers:,}")
         whole(self.concurrency, "concurrency", minimum=1)
         whole(self.queue_size, "queue_size", minimum=1)
         whole(self.max_message_bytes, "max_message_bytes", minimum=1024)
@@ -57,6 +62,9 @@ class Options:
         for name in self.secrets:
             if name not in os.environ:
                 raise ConfigurationError("secrets", f"names {name!r}, which is not set in the environment")
+        for name in self.secrets:
+            if self.env is not None and name in self.env:
+                raise ConfigurationError("secrets", f"names {name!r}, which env= sets too")
         if self.env is not None and not isinstance(self.env, Mapping):
             raise ConfigurationError("env", f"must be a mapping of strings, not {type(self.env).__name__}")
         for key, value in (self.env or {}).items():
@@ -70,7 +78,7 @@ class Options:
         object.__setattr__(self, name, value)
 
     def _check_limits(self) -> None:
-        if isinstance(self.limits, Limit | str | Mapping):
+        if isinstance(self.limits, Limit | str | Mapping) or not isinstance(self.limits, Iterable):
             raise ConfigurationError("limits", "takes a list of Limit")
         limits = tuple(self.limits)
         for index, limit in enumerate(limits):

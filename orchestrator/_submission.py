@@ -82,7 +82,7 @@ class Submitter:
     """Makes submissions and records for one supervisor; safe to use from several threads."""
 
     def __init__(self, options: Options) -> None:
-        self._targets = Targets()
+        self._targets = Targets(same_modules=options.command is None and not options.preload)
         self._largest = options.max_message_bytes
         self._limits = {limit.name: limit for limit in options.limits}
         self._numbers = itertools.count(1)
@@ -124,7 +124,7 @@ class Submitter:
                     f"job.limits.{name}", f"asks for {units:g} units; at most {most:g} are ever granted"
                 )
         found = self._targets.resolve(job.target)
-        if job.init is not None and found.function is not None:
+        if job.init is not None and (found.function is not None or "." not in found.reference.partition(":")[2]):
             raise ConfigurationError("job.init", 'is for targets named "package.module:Class.method"')
         return Submission(job, found, job.args, job.kwargs, self._largest)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -36,6 +38,7 @@ class Target:
         "_least",
         "_most",
         "_names",
+        "_rest",
         "_signature",
         "function",
         "has_hints",
@@ -55,6 +58,7 @@ class Target:
         self.hints: dict[str, Any] = {}
         self._signature: inspect.Signature | None = None
         self._names: tuple[str, ...] = ()
+        self._rest = ("", "")  # names of `*args` and `**kwargs`
         # Bounds of a call with positional arguments only, which needs no closer look.
         self._least, self._most = 0, -1
         if function is not None:
@@ -74,6 +78,11 @@ class Target:
             if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
         ]
         self._names = tuple(parameter.name for parameter in positional)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is kinds.VAR_POSITIONAL:
+                self._rest = (parameter.name, self._rest[1])
+            elif parameter.kind is kinds.VAR_KEYWORD:
+                self._rest = (self._rest[0], parameter.name)
         rest = [parameter for parameter in self._signature.parameters.values() if parameter not in positional]
         if not any(parameter.kind is kinds.KEYWORD_ONLY and parameter.default is kinds.empty for parameter in rest):
             self._least = sum(parameter.default is kinds.empty for parameter in positional)
@@ -106,8 +115,10 @@ class Target:
     def hint_of(self, place: int | str) -> Any:
         """Return the annotation of the argument at a position or of a name, or None."""
         if isinstance(place, int):
-            return self.hints.get(self._names[place]) if place < len(self._names) else None
-        return self.hints.get(place)
+            name = self._names[place] if place < len(self._names) else self._rest[0]
+        else:
+            name = place if self._signature and place in self._signature.parameters else self._rest[1]
+        return self.hints.get(name)
 
     def check_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TargetError when the arguments do not fit."""
@@ -125,11 +136,9 @@ class Target:
             raise TargetError(text) from None
 
     def warn_of_options(self, kwargs: Mapping[str, Any]) -> None:
-        """Warn when the caller seems to mean an option of the job, which the target swallows with its `**kwargs`."""
+        """Warn when the caller seems to mean an option of the job, which is not what the target gets."""
         if self._signature is None:
             return
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in self._signature.parameters.values()):
-            return  # it will be refused, in words of its own
         for name in kwargs:
             if name in _OPTIONS and name not in self._signature.parameters:
                 warnings.warn(
@@ -143,11 +152,12 @@ class Targets:
     """Resolves targets, once each.
 
     Args:
-        importable_main: Whether functions of `__main__` may be sent (see `main_of_host`).
+        same_modules: Whether children have the modules that this process has: a name of none is refused at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, same_modules: bool = True) -> None:
         self._known: dict[Any, Target] = {}
+        self._same_modules = same_modules
 
     def resolve(self, target: Callable[..., Any] | str) -> Target:
         """Return the target.
@@ -158,7 +168,7 @@ class Targets:
         try:
             return self._known[target]
         except (KeyError, TypeError):
-            found = _from_string(target) if isinstance(target, str) else _from_function(target)
+            found = self._from_string(target) if isinstance(target, str) else _from_function(target)
         if len(self._known) > 10_000:
             self._known.clear()  # somebody makes functions or names without end: only speed is lost
         try:
@@ -167,19 +177,33 @@ class Targets:
             return found  # an unhashable callable
         return found
 
+    def _from_string(self, reference: str) -> Target:
+        if _REFERENCE.fullmatch(reference) is None:
+            hint = ""
+            if ":" not in reference and "." in reference:
+                module, _, name = reference.rpartition(".")
+                hint = f"; did you mean {module}:{name}?"
+            raise TargetError(f"target {reference!r} is not of the form package.module:function{hint}")
+        module, _, path = reference.partition(":")
+        if module == "__main__":
+            main_of_host(reference)
+            return Target(f"{MAIN}:{path}", None)
+        if self._same_modules:
+            _check_exists(module, reference)
+        return Target(reference, None)
 
-def _from_string(reference: str) -> Target:
-    if _REFERENCE.fullmatch(reference) is None:
-        hint = ""
-        if ":" not in reference and "." in reference:
-            module, _, name = reference.rpartition(".")
-            hint = f"; did you mean {module}:{name}?"
-        raise TargetError(f"target {reference!r} is not of the form package.module:function{hint}")
-    module, _, path = reference.partition(":")
-    if module == "__main__":
-        main_of_host(reference)
-        return Target(f"{MAIN}:{path}", None)
-    return Target(reference, None)
+
+def _check_exists(module: str, reference: str) -> None:
+    """Refuse a module that nobody can import; what is inside a package, only importing it could tell."""
+    top = module.partition(".")[0]
+    if top in sys.modules:
+        return
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return  # an importer of its own kind: the child will see
+    if found is None:
+        raise TargetError(f"target {reference!r}: there is no module {top!r} on sys.path; is its folder missing there?")
 
 
 def _from_function(function: Callable[..., Any]) -> Target:
@@ -252,6 +276,8 @@ def main_of_host(name: str) -> dict[str, str]:
     path = getattr(main, "__file__", None)
     if not path or path.startswith("<"):
         raise TargetError(f"{name} was typed in or comes from python -c, so a child cannot import it; {advice}")
+    if not os.path.isfile(path):
+        raise TargetError(f"{name} is in a main script that is no file of its own ({path}); {advice}")
     return {"path": path}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from orchestrator.testing import Resources, leftovers, nothing_left
 
@@ -38,6 +39,13 @@ def private_temp_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
+def logging_of_nobody() -> Iterator[None]:
+    # The command line configures structlog for its process, and what a supervisor logs through depends on that.
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

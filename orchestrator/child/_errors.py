@@ -30,8 +30,11 @@ def _message(error: BaseException) -> str:
 
 
 def _name(kind: type) -> str:
-    module = getattr(kind, "__module__", None)
-    name = getattr(kind, "__qualname__", None) or str(kind)
+    try:
+        module = getattr(kind, "__module__", None)
+        name = getattr(kind, "__qualname__", None) or str(kind)
+    except BaseException:  # a metaclass is user code too
+        return str(type.__dict__["__qualname__"].__get__(kind))
     if module == "__mp_main__":  # as its program knows it
         module = "__main__"
     return str(name) if module in ("builtins", None) else f"{module}.{name}"
@@ -45,15 +48,21 @@ def user_part(trace: TracebackType | None) -> TracebackType | None:
     return trace if trace is not None else first
 
 
+def _trace(error: BaseException) -> TracebackType | None:
+    """Return the traceback, also of an exception that answers no questions about itself."""
+    found: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    return found
+
+
 def _formatted(error: BaseException) -> str:
     import traceback
 
     try:
         # compact: formatting must not keep every frame's locals alive, or take as long as they are large.
-        whole = traceback.TracebackException(type(error), error, user_part(error.__traceback__), compact=True)
+        whole = traceback.TracebackException(type(error), error, user_part(_trace(error)), compact=True)
         return _cut("".join(whole.format()), _LONGEST_TRACEBACK)
     except BaseException as problem:  # a recursive or hostile exception: its own lines still tell where
-        lines = traceback.format_tb(error.__traceback__, 50)
+        lines = traceback.format_tb(_trace(error), 50)
         text = "Traceback (most recent call last):\n" + "".join(lines) + f"{_name(type(error))}: {_message(error)}\n"
         return _cut(f"{text}(not formatted further: {type(problem).__name__})\n", _LONGEST_TRACEBACK)
 
@@ -79,7 +88,7 @@ def record(error: BaseException, depth: int = 0) -> dict[str, Any]:
             "traceback": _formatted(error) if depth == 0 else "",
         }
     except BaseException as problem:  # last resort, for instance out of memory or stack
-        return {"type": type(error).__name__, "message": f"(no details: {type(problem).__name__})", "traceback": ""}
+        return {"type": _name(type(error)), "message": f"(no details: {type(problem).__name__})", "traceback": ""}
     try:
         _add_details(found, error, depth)
     except BaseException:  # attributes are user code too; what was found so far is enough

@@ -60,6 +60,8 @@ def prepare(frame: dict[str, Any], target: Target, scope: Scope) -> Call:
             stand_in = _stand_in(scope, index, latest)
             if place.isdigit():
                 args[int(place)] = stand_in
+            elif place.startswith("init."):
+                frame["init"][place[len("init.") :]] = stand_in
             else:
                 kwargs[place] = stand_in
     if target.owner is not None:
@@ -71,13 +73,12 @@ def prepare(frame: dict[str, Any], target: Target, scope: Scope) -> Call:
 def _rebuild(args: list[Any], kwargs: dict[str, Any], typed: dict[str, str], target: Target) -> None:
     from orchestrator.child._typed import from_text
 
-    names = target.parameter_names()
     for place, text in typed.items():
         try:
             if place.isdigit():
-                args[int(place)] = from_text(text, target.hints[names[int(place)]])
+                args[int(place)] = from_text(text, target.hint_at(int(place)))
             else:
-                kwargs[place] = from_text(text, target.hints[place])
+                kwargs[place] = from_text(text, target.hint_for(place))
         except Exception as error:  # also what user code raises that validates on the way in
             raise BadArgument(f"parameter {place}: {type(error).__name__}: {error}") from error
 
@@ -87,8 +88,7 @@ def _convert_all(args: list[Any], kwargs: dict[str, Any], target: Target, *, str
         return
     from orchestrator.child._typed import from_form, is_plain
 
-    def converted(value: Any, name: str) -> Any:
-        hint = target.hints.get(name)
+    def converted(value: Any, hint: Any, name: object) -> Any:
         if hint is None or (strict and is_plain(hint)):
             return value
         try:
@@ -96,10 +96,11 @@ def _convert_all(args: list[Any], kwargs: dict[str, Any], target: Target, *, str
         except TypeError as error:
             raise BadArgument(f"parameter {name!r}: {error}") from None
 
-    for index, name in enumerate(target.parameter_names()[: len(args)]):
-        args[index] = converted(args[index], name)
-    for name in kwargs:
-        kwargs[name] = converted(kwargs[name], name)
+    names = target.parameter_names()
+    for index, value in enumerate(args):
+        args[index] = converted(value, target.hint_at(index), names[index] if index < len(names) else index)
+    for name, value in kwargs.items():
+        kwargs[name] = converted(value, target.hint_for(name), name)
 
 
 def _stand_in(scope: Scope, index: int, latest: bool) -> Callable[..., None]:
@@ -173,7 +174,7 @@ def error_line(scope: Scope, error: BaseException, started: float | None, *, pay
     kept = _kept(scope)
     if kept is not None:
         frame["keep"] = kept
-    if isinstance(error, BadArgument):
+    if issubclass(type(error), BadArgument):
         payload = "argument"
     if payload is not None:
         frame["payload"] = payload
@@ -185,10 +186,12 @@ def error_line(scope: Scope, error: BaseException, started: float | None, *, pay
 
 
 def _is_cancel(error: BaseException) -> bool:
-    if isinstance(error, JobCancelled):
+    # By its type: isinstance would ask the exception, which may be hostile.
+    kind = type(error)
+    if issubclass(kind, JobCancelled):
         return True
     asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+    return asyncio is not None and issubclass(kind, asyncio.CancelledError)
 
 
 def _kept(scope: Scope) -> list[int] | None:

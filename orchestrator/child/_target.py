@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Code flags, from `inspect`, which is too dear to import in every child.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+_VARARGS, _VARKEYWORDS = 0x04, 0x08
 
 MAIN = "__mp_main__"
 
@@ -53,11 +54,43 @@ class Target:
 
     def parameter_names(self) -> tuple[str, ...]:
         """Names of the positional parameters, without `self` of a method."""
-        code = getattr(self.function, "__code__", None)
+        code = self._code()
         if code is None:
             return ()
         bound = 1 if self.owner is not None or getattr(self.function, "__self__", None) is not None else 0
         return tuple(code.co_varnames[bound : code.co_argcount])
+
+    def _code(self) -> Any:
+        """Return the code whose parameters callers see: that of what a decorator wraps."""
+        function: Any = self.function
+        for _ in range(100):
+            inner = getattr(function, "__wrapped__", None)
+            if inner is None:
+                break
+            function = inner
+        return getattr(function, "__code__", None)
+
+    def hint_at(self, index: int) -> Any:
+        """Return the annotation of a positional argument, or None; of `*args` for those that have no name."""
+        names = self.parameter_names()
+        return self.hints.get(names[index] if index < len(names) else self._rest()[0])
+
+    def hint_for(self, name: str) -> Any:
+        """Return the annotation of a keyword argument, or None; of `**kwargs` for a name of no parameter."""
+        code = self._code()
+        if code is None or name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+            return self.hints.get(name)
+        return self.hints.get(self._rest()[1])
+
+    def _rest(self) -> tuple[str, str]:
+        """Return what `*args` and `**kwargs` are called; empty when there is no such parameter."""
+        code = self._code()
+        if code is None:
+            return "", ""
+        names = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
+        has_args = bool(code.co_flags & _VARARGS)
+        has_kwargs = bool(code.co_flags & _VARKEYWORDS)
+        return names[0] if has_args else "", names[has_args] if has_kwargs else ""
 
 
 def kind_of(function: Callable[..., Any]) -> str:

@@ -231,7 +231,7 @@ async def test_wrong_arguments_are_refused_at_submit(
 
 
 async def test_an_option_given_to_run_is_explained(supervisor: Supervisor) -> None:
-    with pytest.raises(TargetError, match=r"Job\(one, timeout="):
+    with pytest.warns(UserWarning, match=r"timeout="), pytest.raises(TargetError, match=r"Job\(one, timeout="):
         await supervisor.run(exactness.one, 1, timeout=3)
     with pytest.warns(UserWarning, match=r"Job\(swallow, timeout="):
         assert await supervisor.run(exactness.swallow, timeout=3) == ["timeout"]
@@ -240,7 +240,7 @@ async def test_an_option_given_to_run_is_explained(supervisor: Supervisor) -> No
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("no_such_module_here:function", "no_such_module_here"),
+        ("exactness.inside:function", "exactness"),
         ("exactness:no_such_function", "no_such_function"),
         ("exactness:not_callable", "not a function"),
     ],
@@ -249,6 +249,27 @@ async def test_a_missing_target_by_name_fails_its_job(supervisor: Supervisor, ta
     with pytest.raises(JobFailed, match=words):
         await supervisor.run(target)
     assert await supervisor.run("exactness:echo", 1) == 1
+
+
+async def test_a_missing_module_is_refused_before_anything_is_queued(supervisor: Supervisor) -> None:
+    with pytest.raises(TargetError, match="no module 'no_such_module_here'"):
+        await supervisor.submit("no_such_module_here:function")
+    assert supervisor.statistics().submitted == 0
+
+
+async def test_callbacks_of_a_constructor(supervisor: Supervisor) -> None:
+    heard: list[int] = []
+    job = Job("exactness:Teller.tell", args=(3,), init={"progress_callback": callback(heard.append)})
+    assert await supervisor.run(job) == "told"
+    assert heard == [0, 1, 2]
+    with pytest.raises(PayloadError, match=r"init\.progress_callback.*callback\(function\)"):
+        await supervisor.run(Job("exactness:Teller.tell", args=(3,), init={"progress_callback": print}))
+
+
+async def test_annotations_of_args_and_kwargs(supervisor: Supervisor) -> None:
+    when = datetime.datetime(2026, 3, 1, 12, 30)
+    assert await supervisor.run(exactness.all_sorts, when, when, price=decimal.Decimal("1.50")) == "datetime 1 Decimal"
+    assert await supervisor.run(exactness.wrapped, when) == "datetime 0"
 
 
 async def test_methods_of_classes(supervisor: Supervisor) -> None:

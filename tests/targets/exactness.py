@@ -214,3 +214,33 @@ def decorated(value: int) -> int:
 
 
 not_callable = 5
+
+
+class Teller:
+    """Keeps a function that its maker gave it."""
+
+    def __init__(self, progress_callback: Callable[[int], None]) -> None:
+        self._tell = progress_callback
+
+    def tell(self, count: int) -> str:
+        for number in range(count):
+            self._tell(number)
+        return "told"
+
+
+def all_sorts(first: datetime.datetime, *rest: datetime.datetime, **prices: decimal.Decimal) -> str:
+    kinds = {type(price).__name__ for price in prices.values()}
+    return f"{type(first).__name__} {sum(type(item) is datetime.datetime for item in rest)} {' '.join(kinds)}".strip()
+
+
+def _decorated(function: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> str:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+@_decorated
+def wrapped(first: datetime.datetime, *rest: datetime.datetime) -> str:
+    return all_sorts(first, *rest)

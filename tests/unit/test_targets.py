@@ -53,12 +53,27 @@ def test_each_is_resolved_once() -> None:
 
 
 def test_strings_are_not_imported() -> None:
-    target = Targets().resolve("no_such_module.inside:Thing.method")
-    assert (target.reference, target.function, target.kind) == ("no_such_module.inside:Thing.method", None, None)
-    assert "no_such_module" not in sys.modules
+    # A module that nothing imports, and whose inside only importing it could tell.
+    sys.modules.pop("this", None)
+    target = Targets().resolve("this.inside:Thing.method")
+    assert (target.reference, target.function, target.kind) == ("this.inside:Thing.method", None, None)
+    assert "this" not in sys.modules
     target.learn("async")
     target.learn("sync")
     assert target.kind == "async", "what the child found out first"
+
+
+def test_a_module_that_nobody_can_import() -> None:
+    assert "there is no module 'no_such_module' on sys.path" in refusal("no_such_module.inside:function")
+    assert Targets(same_modules=False).resolve("no_such_module:function"), "children may have it"
+
+
+def test_annotations_of_all_kinds_of_parameters() -> None:
+    def function(a: int, *rest: str, b: float, **more: bytes) -> None: ...
+
+    target = Target("module:function", function)
+    hints = [target.hint_of(place) for place in (0, 1, 7, "a", "b", "c")]
+    assert hints == [int, str, str, int, float, bytes]
 
 
 @pytest.mark.parametrize(
@@ -117,10 +132,10 @@ def main_function(monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> Any:
 
 
 def test_function_of_the_main_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = main_function(monkeypatch, __file__="script.py", __spec__=None)
+    job = main_function(monkeypatch, __file__=__file__, __spec__=None)
     assert Targets().resolve(job).reference == "__mp_main__:job"
     assert Targets().resolve("__main__:job").reference == "__mp_main__:job"
-    assert main_of_host("job") == {"path": "script.py"}
+    assert main_of_host("job") == {"path": __file__}
 
 
 def test_function_of_a_module_run_with_m(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +147,10 @@ def test_function_of_a_module_run_with_m(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_main_that_no_child_may_load(monkeypatch: pytest.MonkeyPatch) -> None:
     job = main_function(monkeypatch, __spec__=None)
     assert "typed in or comes from python -c" in refusal(job)
-    job = main_function(monkeypatch, __file__="script.py", __spec__=None)
+    job = main_function(monkeypatch, __file__=__file__, __spec__=None)
+    zipped = main_function(monkeypatch, __file__="app.pyz/__main__.py", __spec__=None)
+    assert "no file of its own" in refusal(zipped)
+    job = main_function(monkeypatch, __file__=__file__, __spec__=None)
     with monkeypatch.context() as frozen:
         frozen.setattr(sys, "frozen", True, raising=False)
         assert "main script of a frozen app" in refusal(job) and "move job to a module" in refusal(job)
