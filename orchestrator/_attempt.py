@@ -101,7 +101,7 @@ class Attempt:
     def _lose_patience(self) -> None:
         if not self.begun:
             # It waits in the child behind another job, which must not die for it: the answer is still to come.
-            self._timer = self.loop.call_later(self.worker.grace, self._lose_patience)
+            self._timer = self.loop.call_later(max(self.worker.grace, _DUMP_TIME), self._lose_patience)
         elif self.why == "cancelled":
             self._kill()
         else:

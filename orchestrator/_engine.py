@@ -280,11 +280,13 @@ class Engine:
                 self._start(worker)
 
     def _refuse_all(self) -> None:
-        """Tell those who wait that the pool is broken, unless a child is there that works."""
-        if any(worker.state in ("ready", "stopping") for worker in self.workers):
-            return
+        """Tell those who wait that the pool is broken, unless a living child will take their job."""
         error = self._broken()
-        self._by_lots(iter(self.jobs.unsettled()), lambda record: self.jobs.refuse(record, error))
+        hopeless = (record for record in self.jobs.unsettled() if not self._is_served(record))
+        self._by_lots(hopeless, lambda record: self.jobs.refuse(record, error))
+
+    def _is_served(self, record: Record) -> bool:
+        return any(worker.state == "ready" and worker.could_serve(record) for worker in self.workers)
 
     def _broken(self) -> PoolBroken:
         certificate = self._last_certificate
@@ -369,6 +371,8 @@ class Engine:
             record.refuse(error)
         else:
             self.jobs.accept(record)
+            if self.guard.broken and not self._is_served(record):
+                self.jobs.refuse(record, self._broken())
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in one of the engine's threads; when cancelled, wait for it all the same."""

@@ -344,6 +344,11 @@ class Jobs:
     def _clean_up(self, attempt: Attempt, record: Record, keep: Any) -> None:
         """Settle an attempt that ended early in a child that lives on, once all that it started is gone."""
         worker = attempt.worker
+        if worker.state == "dying" and worker.child is not None:
+            # The answer crossed with the kill: what the job started is gone when the child is buried.
+            self.running += 1
+            self._start_soon(self._conclude_after, worker.child.buried, attempt, record)
+            return
         # With other jobs in that child nobody can tell whose process is whose.
         if worker.held or not worker.has_strays(attempt.moment, keep):
             self._conclude(attempt, record)

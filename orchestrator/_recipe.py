@@ -54,7 +54,9 @@ class Recipe:
             path = os.path.join(self.folder(), name)
             os.mkdir(path, 0o700)
         except OSError as error:
-            raise LaunchError(f"cannot make a folder for a child: {error}") from error
+            raise LaunchError(
+                f"cannot make a folder for a child: {error}; set TMPDIR to a folder that can be written"
+            ) from error
         return path
 
 

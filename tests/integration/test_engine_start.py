@@ -15,6 +15,7 @@ from typing import Any
 import dying
 import preloads
 import pytest
+import samples
 
 from orchestrator import Job, RestartPolicy, Supervisor
 from orchestrator.exceptions import JobCrashed, JobExpired, JobFailed, LaunchError, PoolBroken
@@ -67,6 +68,19 @@ async def test_a_preload_that_raises_breaks_the_pool_and_shows_its_stderr(scene:
         assert statistics.broken_reason
         assert statistics.submitted == 3 and sum(statistics.settled.values()) == 3
     assert scene.starts <= 2 * (1 + 2)
+
+
+async def test_a_broken_pool_goes_on_with_the_children_it_has(scene: Scene) -> None:
+    scene.flag.touch()
+    preload = ["preloads:fail_without_flag"]
+    async with Supervisor(workers=2, preload=preload, env=scene.env, restart=QUICK) as supervisor:
+        pid = await supervisor.run(dying.pid)
+        scene.flag.unlink()
+        async with asyncio.timeout(30):
+            for _ in range(2):  # one that waited while the pool broke, and a new one
+                with pytest.raises(PoolBroken, match="the flag is not there"):  # it needs a child of its own flavour
+                    await supervisor.run(samples.add_async, 1, 2)
+            assert await supervisor.run(dying.pid) == pid
 
 
 async def test_a_child_that_exits_in_preload(scene: Scene) -> None:
