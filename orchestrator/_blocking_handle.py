@@ -162,6 +162,8 @@ class BlockingHandle:
         Raises:
             BaseException: What is not an `Exception`; it belongs to this thread, not to the job.
         """
+        if not self._can_call:
+            return
         try:
             with self._news.lock:
                 if not self._can_call:
@@ -194,7 +196,9 @@ class BlockingHandle:
         return self._record
 
     def _cancel_and_wait(self) -> None:
-        """End the job for a caller who is leaving, and who wants no more of its calls."""
+        """End the job, if it was handed over, for a caller who is leaving, and who wants no more of its calls."""
+        if self._record is None:
+            return
         with self._news.lock:
             self._calls.refuse()
         self.cancel()

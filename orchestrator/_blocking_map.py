@@ -186,6 +186,8 @@ class BlockingOutcomes:
 class BlockingItems:
     """An iterator and context manager of what a generator job yields; made by `BlockingSupervisor.stream`."""
 
+    _over = True  # also of one that is not made yet: `__del__` looks
+
     def __init__(self, handle: BlockingHandle) -> None:
         self._handle = handle
         self._events = handle.events()

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Ctrl-C does not end a wait for a lock on Windows: there, waits are cut into pieces.
-PIECE = 0.2 if sys.platform == "win32" else threading.TIMEOUT_MAX
+# Ctrl-C does not end a wait for a lock on Windows, and nowhere does it end one that begins in the moment after it: waits
+# are cut into pieces, between which it is seen.
+PIECE = 0.2 if sys.platform == "win32" else 1.0
 # What heeds its cancel does so within milliseconds.
 _TO_END = 0.5
 
@@ -166,6 +167,8 @@ class EngineThread:
             self._opened.set()
 
     async def _live(self) -> None:
+        if self._finishing:  # whoever wanted it was interrupted
+            return
         await self.engine.open()
         self._opened.set()
         if not self._finishing:

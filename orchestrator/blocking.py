@@ -62,8 +62,8 @@ class BlockingSupervisor:
                 raise SupervisorClosed(f"supervisor {self._options.name!r} was opened already; make a new one")
             _launch.check_host()
             thread = EngineThread(self._options)
-            thread.start()
             try:
+                thread.start()
                 thread.wait_opened()
                 # It holds on to the supervisor: whoever drops an open one has it until the program ends.
                 atexit.register(self._close_at_exit, os.getpid())
@@ -141,8 +141,12 @@ class BlockingSupervisor:
         """Hand a job over and return its handle; waits while `queue_size` jobs are waiting."""
         submission = self._submitter.make(target, args, kwargs)
         handle = BlockingHandle(self._check_open(), submission.public_job())
-        self._hand_over(submission, handle)
-        return handle
+        try:
+            self._hand_over(submission, handle)
+            return handle
+        except BaseException:
+            handle._cancel_and_wait()  # nobody would have the handle
+            raise
 
     def _hand_over(
         self, submission: Submission, handle: BlockingHandle, *, read: bool = False, place: Any = (None, None)
@@ -171,8 +175,12 @@ class BlockingSupervisor:
         """Run a generator target; an iterator of what it yields. See `Supervisor.stream`."""
         submission = self._submitter.make(target, args, kwargs)
         handle = BlockingHandle(self._check_open(), submission.public_job())
-        self._hand_over(submission, handle, read=True)
-        return BlockingItems(handle)
+        try:
+            self._hand_over(submission, handle, read=True)
+            return BlockingItems(handle)
+        except BaseException:
+            handle._cancel_and_wait()  # it would wait for a reader
+            raise
 
     # The supervisor itself
 

@@ -265,3 +265,9 @@ OPEN: dict[str, Any] = {}
 def run_another(name: str, value: int) -> Any:
     """Run a job from within a job, on its own thread."""
     return OPEN[name].run("chores:same", value)
+
+
+def yield_after_door(port: int) -> Iterator[str]:
+    yield "first"
+    stand(port, "between")
+    yield "second"
