@@ -91,7 +91,7 @@ async def errors_bring_their_traceback(isolation: str, folder: Path) -> None:
         with pytest.raises(JobFailed, match="SystemExit: 3"):
             await supervisor.run(doors.leave_by_exit, 3)
         with pytest.raises(JobFailed, match="ModuleNotFoundError"):
-            await supervisor.run("no_such_module:at_all")
+            await supervisor.run("chores.inside:at_all")
         with pytest.raises(JobFailed, match="AttributeError"):
             await supervisor.run("chores:no_such_function")
 

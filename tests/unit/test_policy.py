@@ -334,6 +334,9 @@ class StartMachine(RuleBasedStateMachine):
         self.starting: set[str] = set()
         self.alive: set[str] = set()
         self.failed_last = False
+        self.began: dict[str, float] = {}
+        self.last_failure = float("-inf")
+        self.ever_ready = False
         self.canaries: set[str] = set()
 
     @rule(seconds=st.floats(0.01, 100))
@@ -356,6 +359,7 @@ class StartMachine(RuleBasedStateMachine):
                 assert not self.canaries
                 self.canaries.add(worker)
             self.guard.began(worker, self.now)
+            self.began[worker] = self.now
             self.starting.add(worker)
 
     @precondition(lambda self: self.starting)
@@ -366,6 +370,7 @@ class StartMachine(RuleBasedStateMachine):
         self.starting.remove(worker)
         self.alive.add(worker)
         self.failed_last = False
+        self.ever_ready = True
         if worker in self.canaries:
             assert not self.guard.broken
         if not self.guard.broken:
@@ -377,7 +382,10 @@ class StartMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.starting)))
         self.starting.remove(worker)
         self.guard.start_failed(worker, self.now, f"{worker} failed")
-        self.failed_last = True
+        # In a pool that once worked, one that was in flight when another failed says no more than that one.
+        if not self.ever_ready or self.began[worker] >= self.last_failure:
+            self.failed_last = True
+            self.last_failure = self.now
         assert self.guard.reason == f"{worker} failed"
         if worker in self.canaries:
             assert self.guard.broken
