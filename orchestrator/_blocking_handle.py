@@ -63,9 +63,9 @@ class BlockingHandle:
         return f"<BlockingHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")
 
     def __del__(self) -> None:
-        record = self._record
-        if record is not None and record.error is not None and not self._observed:
-            self._thread.engine.logger.log("job.failed_unobserved", "error", job=record.id, error=str(record.error))
+        problem = None if self._record is None else self._record.problem(self._callback_error)
+        if problem is not None and not self._observed:
+            self._thread.engine.logger.log("job.failed_unobserved", "error", job=self.id, error=str(problem))
 
     # On the engine's thread
 
@@ -253,6 +253,7 @@ class BlockingHandle:
     def events(self) -> BlockingEvents:
         """Iterate over what happens to the job: states, progress, logs, items, artefacts; ends with the job.
 
+        What a callback raised is raised after the last event.
         Events that came before the first call are there too, as far as the last 1,000 reach. A job has one reader: two
         would share its events between them.
         """
@@ -269,6 +270,8 @@ class BlockingHandle:
                     event, owes_credit = self._ring.pop()
                     break
                 if self._is_over:
+                    if self._callback_error is not None:
+                        raise self._callback_error
                     return None
         if owes_credit:
             self._tell(self._credit, 1, False)

@@ -157,9 +157,9 @@ class JobHandle(Receipt):
         return f"<JobHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")
 
     def __del__(self) -> None:
-        record = self.record
-        if record is not None and record.error is not None and not self._observed:
-            self._link.engine.logger.log("job.failed_unobserved", "error", job=record.id, error=str(record.error))
+        problem = None if self.record is None else self.record.problem(self.callback_error)
+        if problem is not None and not self._observed:
+            self._link.engine.logger.log("job.failed_unobserved", "error", job=self.id, error=str(problem))
 
     @property
     def job(self) -> Job:
@@ -202,8 +202,9 @@ class JobHandle(Receipt):
     def events(self) -> Events:
         """Return an async iterator of what happens to the job: states, progress, logs, items, artefacts.
 
-        It ends after the state that is the job's outcome. Events that came before the first call are there too, as far
-        as the last 1,000 reach. A job has one reader: two would share its events between them.
+        It ends after the state that is the job's outcome, with what a callback raised if one did. Events that came
+        before the first call are there too, as far as the last 1,000 reach. A job has one reader: two would share its
+        events between them.
         """
         if not self._reading:
             self._reading = True
@@ -226,6 +227,8 @@ class JobHandle(Receipt):
     async def _next_event(self) -> Event:
         while not self._ring:
             if self.done:
+                if isinstance(self.callback_error, Exception):
+                    raise self.callback_error
                 raise StopAsyncIteration
             if self._news is None:
                 self._news = asyncio.Event()

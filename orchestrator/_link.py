@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Ctrl-C does not end a wait for a lock on Windows, and nowhere does it end one that begins in the moment after it: waits
+# Ctrl-C does not end a wait for a lock on Windows, and nowhere one that begins in the moment after it: waits
 # are cut into pieces, between which it is seen.
 PIECE = 0.2 if sys.platform == "win32" else 1.0
 # What heeds its cancel does so within milliseconds.

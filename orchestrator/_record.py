@@ -152,6 +152,10 @@ class Record:
             return str(self.status)
         return "running" if state == "cancelling" else state
 
+    def problem(self, callback_error: BaseException | None) -> BaseException | None:
+        """Return what somebody should hear of a settled job: a cancel was somebody's own wish."""
+        return callback_error or (None if self.status is Status.CANCELLED else self.error)
+
     def refuse(self, error: OrchestratorError) -> None:
         """Settle a job that was never accepted."""
         self.status = Status.CANCELLED

@@ -88,11 +88,12 @@ class BlockingSupervisor:
         self._close(cancel=kind is not None or self._options.on_exit == "cancel")
 
     def _close(self, *, cancel: bool) -> None:
-        with self._opening:
+        if self._thread is not None:
+            self._thread.check_caller()
+        with self._opening:  # one that is being opened meanwhile is closed too
             thread, self._closed = self._thread, True
         if thread is None:
             return
-        thread.check_caller()
         try:
             with contextlib.suppress(SupervisorClosed):  # by another thread meanwhile
                 thread.wait(partial(thread.engine.close, cancel=cancel))

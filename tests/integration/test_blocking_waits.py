@@ -156,7 +156,7 @@ def test_calls_of_a_latest_function_coalesce(supervisor: BlockingSupervisor, doo
     assert len(seen) < 500
 
 
-@pytest.mark.parametrize("wait", ["run", "result", "map"])
+@pytest.mark.parametrize("wait", ["run", "result", "map", "events"])
 def test_error_in_a_callback_cancels_the_job_and_is_raised(supervisor: BlockingSupervisor, wait: str) -> None:
     calls: list[int] = []
 
@@ -170,6 +170,8 @@ def test_error_in_a_callback_cancels_the_job_and_is_raised(supervisor: BlockingS
             supervisor.run(job)
         elif wait == "result":
             supervisor.submit(job).result()
+        elif wait == "events":
+            list(supervisor.submit(job).events())
         else:
             with supervisor.map([job]) as outcomes:
                 next(outcomes)
