@@ -40,27 +40,28 @@ WORKER: Table = {
     ("dying", "died"): Step("down"),
 }
 
-# A job that simply succeeds goes queued, running, settled without asking this table; everything else does.
+# A job that simply succeeds goes queued, running, settled without asking this table, and what a child answers settles
+# it; everything that comes from elsewhere asks. The one effect: who waits is told.
 JOB: Table = {
     ("queued", "dispatched"): Step("running"),
     ("queued", "cancelled"): Step("settled", ("settle",)),
     ("queued", "expired"): Step("settled", ("settle",)),
     ("queued", "refused"): Step("settled", ("settle",)),
     ("running", "answered"): Step("settled", ("settle",)),
-    ("running", "returned"): Step("queued", ("requeue",)),
-    ("running", "retry"): Step("waiting", ("arm_retry",)),
+    ("running", "returned"): Step("queued"),
+    ("running", "retry"): Step("waiting"),
     ("running", "crashed"): Step("settled", ("settle",)),
-    ("running", "cancelled"): Step("cancelling", ("cancel_attempt",)),
-    ("running", "expired"): Step("cancelling", ("cancel_attempt",)),
-    ("running", "timed_out"): Step("cancelling", ("cancel_attempt",)),
+    ("running", "cancelled"): Step("cancelling"),
+    ("running", "expired"): Step("cancelling"),
+    ("running", "timed_out"): Step("cancelling"),
     ("cancelling", "cancelled"): Step("cancelling"),
     ("cancelling", "expired"): Step("cancelling"),
     ("cancelling", "timed_out"): Step("cancelling"),
     ("cancelling", "answered"): Step("settled", ("settle",)),
     ("cancelling", "crashed"): Step("settled", ("settle",)),
-    ("cancelling", "retry"): Step("waiting", ("arm_retry",)),
+    ("cancelling", "retry"): Step("waiting"),
     ("cancelling", "returned"): Step("settled", ("settle",)),
-    ("waiting", "due"): Step("queued", ("requeue",)),
+    ("waiting", "due"): Step("queued"),
     ("waiting", "cancelled"): Step("settled", ("settle",)),
     ("waiting", "expired"): Step("settled", ("settle",)),
     ("waiting", "refused"): Step("settled", ("settle",)),
