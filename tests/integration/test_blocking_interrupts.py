@@ -42,10 +42,10 @@ def supervisor(request: pytest.FixtureRequest) -> Iterator[BlockingSupervisor]:
 def _is_inside(ident: int) -> bool:
     """Return whether a thread is in the library, in something that waits."""
     frame: Any = sys._current_frames()[ident]
-    waits = frame.f_code.co_name in ("wait", "call_many", "show") or "acquire" in frame.f_code.co_names
+    waits = frame.f_code.co_name in ("wait", "call_many", "show") or {"acquire", "join"} & {*frame.f_code.co_names}
     while frame is not None:
         if os.path.dirname(frame.f_code.co_filename) == LIBRARY:
-            return waits
+            return bool(waits)
         frame = frame.f_back
     return False
 
