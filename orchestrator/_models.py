@@ -471,7 +471,7 @@ class Statistics:
         retries: Attempts made beyond each job's first.
         restarts: Children started in place of one that died.
         dropped_log_lines: Lines of children that were dropped because there were too many.
-        abandoned_threads: Inline jobs that timed out and whose thread has not ended.
+        abandoned_threads: Inline children that were given up and still run their job, in a thread or on the loop.
         survivors: Processes that could not be killed.
         broken_reason: Why the pool is broken, else None.
     """
