@@ -28,6 +28,9 @@ def main() -> int:
     if not (options.no_check or options.lane):
         ended.append(("check", *_run("scripts/check.py")))
     selection = ["-m", _expression(options.lane)] if not options.all else []
+    if options.lane or options.all:
+        # One test of a long lane may take minutes: that is no hang, and a dump of a busy process may crash it.
+        selection += ["-o", "faulthandler_timeout=0"]
     ended.append(("tests", *_run("-m", "pytest", "--durations=10", "--durations-min=1", *selection, *pytest_arguments)))
 
     for name, code, seconds in ended:
