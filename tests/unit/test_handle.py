@@ -19,7 +19,7 @@ from orchestrator._models import Event, Item, Log, Progress, StateChange, Status
 from orchestrator._record import SETTLED, Record
 from orchestrator._ring import Ring
 from orchestrator._targets import Target
-from orchestrator.exceptions import JobCancelled, JobFailed, SupervisorClosed
+from orchestrator.exceptions import JobCancelled, JobFailed, JobTimedOut, SupervisorClosed
 
 
 class FakeLink:
@@ -247,11 +247,11 @@ async def test_failure_that_nobody_looked_at_is_logged(look: str | None) -> None
     handle, record = handle_of(link)
     if look == "cancel":
         handle.cancel()
-    settle(record, Status.CANCELLED, error=JobCancelled("…"))
+    settle(record, Status.TIMED_OUT, error=JobTimedOut("…", timeout=1.0))
     if look == "outcome":
         await handle.outcome()
     elif look == "result":
-        with pytest.raises(JobCancelled):
+        with pytest.raises(JobTimedOut):
             await handle.result()
     elif look == "events":
         async for _ in handle.events():
