@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._calls import LOT, Calls
+from orchestrator._events import Event, StateChange
 from orchestrator._link import PIECE
-from orchestrator._models import Event, Job, Outcome, Seconds, StateChange, seconds
+from orchestrator._models import Job, Outcome, Seconds, seconds
 from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed, WrongContext
 

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._blocking_handle import BlockingHandle, News
+from orchestrator._events import Event, Item
 from orchestrator._link import PIECE
-from orchestrator._models import Event, Item, Job, Outcome
 from orchestrator._submission import AHEAD, job_for
 from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from orchestrator._models import Job, Outcome
     from orchestrator._record import Record
     from orchestrator.blocking import BlockingSupervisor
 

@@ -17,11 +17,11 @@ import anyio
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
-from orchestrator._models import DeathCertificate, Statistics
 from orchestrator._persist import outlast
 from orchestrator._policy import StartGuard
 from orchestrator._queue import Queue
 from orchestrator._recipe import recipe_of
+from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
 from orchestrator._worker import Worker
 from orchestrator.exceptions import PoolBroken, SupervisorClosed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from orchestrator._child_process import Child
     from orchestrator._inline import InlineChild
+    from orchestrator._models import DeathCertificate
     from orchestrator._options import Options
     from orchestrator._record import Record
 

@@ -7,7 +7,7 @@ import contextvars
 from typing import TYPE_CHECKING, Any
 
 from orchestrator._calls import LOT, Calls
-from orchestrator._models import Event, Job, Outcome, StateChange
+from orchestrator._events import Event, StateChange
 from orchestrator._persist import outlast
 from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator._link import Link
+    from orchestrator._models import Job, Outcome
     from orchestrator._record import Record
     from orchestrator._submission import Submission
 

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec, _frames
-from orchestrator._models import DeathCertificate, StateChange, Status
+from orchestrator._events import StateChange
+from orchestrator._models import DeathCertificate, Status
 from orchestrator._policy import CrashGuard, retry_delay, should_retry
 from orchestrator._record import NOBODY, SETTLED, Record
 from orchestrator.exceptions import (

@@ -6,12 +6,15 @@ import asyncio
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiolimiter import AsyncLimiter
 
-from orchestrator._models import Limit, LimitStatistics
+from orchestrator._statistics import LimitStatistics
 from orchestrator.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from orchestrator._models import Limit
 
 # Whoever counts at the far end sees a late request and a punctual one closer together than they were granted. Two per
 # cent of the window leave room for that and still use 98 % of the rate.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Future
 
-    from orchestrator._models import Event
+    from orchestrator._events import Event
     from orchestrator._options import Options
     from orchestrator._record import Listener, Record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import _state
-from orchestrator._models import Event, Job, Outcome, Progress, Status
+from orchestrator._models import Job, Outcome, Status
 
 if TYPE_CHECKING:
     import asyncio
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from orchestrator._attempt import Attempt
     from orchestrator._codec import Payload
+    from orchestrator._events import Event, Progress
     from orchestrator._limits import Grant, Ticket
     from orchestrator._targets import Target
     from orchestrator.exceptions import OrchestratorError

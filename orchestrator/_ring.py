@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 
-from orchestrator._models import Event, Item, Log, Progress
+from orchestrator._events import Event, Item, Log, Progress
 
 # As many unread events as a reader can have missed and still want; older logs are dropped and counted.
 _SIZE = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator._models import Item
+from orchestrator._events import Item
 
 if TYPE_CHECKING:
     from types import TracebackType

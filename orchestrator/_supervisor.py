@@ -16,7 +16,7 @@ from orchestrator._engine import Engine
 from orchestrator._handle import JobHandle, Receipt
 from orchestrator._link import EngineThread, Link, OtherLoop, SameLoop
 from orchestrator._map import Outcomes
-from orchestrator._models import Job, Limit, RestartPolicy, Seconds, Statistics, whole
+from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
 from orchestrator._options import Options
 from orchestrator._persist import outlast
 from orchestrator._stream import Items
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator._record import Listener, Record
+    from orchestrator._statistics import Statistics
 
 __all__ = ("JobHandle", "Supervisor")
 

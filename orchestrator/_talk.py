@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _frames
-from orchestrator._models import Artifact, Item, Log, Progress
+from orchestrator._events import Artifact, Item, Log, Progress
 from orchestrator.child._scope import CALLS_AHEAD
 from orchestrator.exceptions import ConfigurationError
 

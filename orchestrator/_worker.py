@@ -11,8 +11,9 @@ from orchestrator._attempt import Attempt
 from orchestrator._child_process import Child, Exit, NoSpawn
 from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
-from orchestrator._models import DeathCertificate, WorkerStatistics
+from orchestrator._models import DeathCertificate
 from orchestrator._stacks import main_thread_of, with_source
+from orchestrator._statistics import WorkerStatistics
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:

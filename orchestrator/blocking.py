@@ -15,7 +15,7 @@ from orchestrator._blocking_handle import BlockingEvents, BlockingHandle
 from orchestrator._blocking_map import BlockingItems, BlockingOutcomes
 from orchestrator._child_process import NoSpawn
 from orchestrator._link import EngineThread
-from orchestrator._models import Job, Statistics, whole
+from orchestrator._models import Job, whole
 from orchestrator._submission import Submission, Submitter, read_map
 from orchestrator._supervisor import options_of
 from orchestrator.exceptions import LaunchError, SupervisorClosed
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator._options import OptionsDict
+    from orchestrator._statistics import Statistics
 
 __all__ = ("BlockingEvents", "BlockingHandle", "BlockingItems", "BlockingOutcomes", "BlockingSupervisor")
 

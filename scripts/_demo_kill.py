@@ -11,7 +11,7 @@ import psutil
 
 if TYPE_CHECKING:
     from orchestrator import Supervisor
-    from orchestrator._models import WorkerStatistics
+    from orchestrator._statistics import WorkerStatistics
 
 # Nothing tells a bystander that a job has ended or a child is ready: a look every few milliseconds is exact enough.
 PAUSE = 0.01

@@ -30,7 +30,7 @@ def row(modules: str = "", *, packages: str = "") -> Row:
     return Row(frozenset(modules.split()), frozenset(packages.split()))
 
 
-VALUES = "_models exceptions"
+VALUES = "_events _models _statistics exceptions"
 ENGINE = "anyio msgspec psutil structlog"
 
 # Arrows point down: a module imports only from rows above its own. Imports under TYPE_CHECKING do not count, for they
@@ -42,7 +42,9 @@ TABLE = {
     "_frozen": row("child"),
     # Pure: no clock, no I/O.
     "exceptions": row(),
-    "_models": row("exceptions", packages="msgspec"),
+    "_events": row(),
+    "_models": row("exceptions _events", packages="msgspec"),
+    "_statistics": row("_models"),
     "_state": row(VALUES),
     "_policy": row(VALUES),
     "_progress": row(VALUES),
@@ -86,11 +88,11 @@ TABLE = {
     # How callers reach it.
     "_spawn_loop": row(),
     "_link": row(f"{VALUES} _options _record _engine _spawn_loop"),
-    "_ring": row("_models"),
+    "_ring": row("_events"),
     "_calls": row("_models _record"),
     "_handle": row(f"{VALUES} _persist _record _link _ring _calls"),
     "_submission": row(f"{VALUES} _options _targets _codec _record"),
-    "_stream": row("_models _handle _submission"),
+    "_stream": row("_events _models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_supervisor": row(
         f"{VALUES} _wire _options _persist _launch _child_process _record _engine _link _handle _submission _map "
@@ -109,7 +111,7 @@ TABLE = {
     "__init__": row(),
 }
 
-PURE = ("exceptions", "_models", "_state", "_policy", "_progress")
+PURE = ("exceptions", "_events", "_models", "_statistics", "_state", "_policy", "_progress")
 IMPURE_MODULES = frozenset(
     "anyio asyncio concurrent ctypes fcntl io logging multiprocessing os pathlib queue secrets select selectors shutil "
     "signal socket sqlite3 ssl structlog subprocess sys tempfile threading time urllib".split()

@@ -24,8 +24,8 @@ from orchestrator.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from orchestrator._events import Event
     from orchestrator._link import Link
-    from orchestrator._models import Event
     from orchestrator._progress import ProgressMeter
     from orchestrator._record import Record as JobRecord
     from orchestrator._supervisor import Supervisor

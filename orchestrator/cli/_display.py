@@ -17,8 +17,8 @@ from orchestrator.cli._sink import Sink, SinkStream
 from orchestrator.cli._summary import duration
 
 if TYPE_CHECKING:
-    from orchestrator._models import Statistics
     from orchestrator._progress import ProgressSnapshot
+    from orchestrator._statistics import Statistics
 
 # The line is promised at least every 10 seconds; one second is left for a loop that is busy.
 LOG_INTERVAL = 9.0

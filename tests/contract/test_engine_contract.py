@@ -12,7 +12,7 @@ import hosting
 import pytest
 
 from orchestrator import Job, RestartPolicy, RetryPolicy, Supervisor, _worker
-from orchestrator._models import Item, Log, Progress
+from orchestrator._events import Item, Log, Progress
 from orchestrator.exceptions import (
     JobCancelled,
     JobCrashed,

@@ -16,7 +16,7 @@ import hosting
 import pytest
 
 from orchestrator import Job, Limit, RetryPolicy, Supervisor, callback
-from orchestrator._models import Item, Progress, StateChange
+from orchestrator._events import Item, Progress, StateChange
 from orchestrator.exceptions import JobCancelled, JobExpired, JobFailed, JobTimedOut, PayloadError, PayloadTooLarge
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from orchestrator import Job, Limit, Supervisor, callback, child
-from orchestrator._models import Artifact, Item, Log, Progress, StateChange
+from orchestrator._events import Artifact, Item, Log, Progress, StateChange
 from orchestrator.exceptions import JobCancelled, JobCrashed, JobFailed, JobTimedOut, PayloadError, SupervisorClosed
 
 LIMITS = [Limit("door", concurrency=1)]

@@ -10,7 +10,7 @@ import pytest
 from orchestrator import BlockingSupervisor, Job, Supervisor, callback
 from orchestrator._calls import LOT, Calls
 from orchestrator._codec import Payload
-from orchestrator._models import Item, Log
+from orchestrator._events import Item, Log
 from orchestrator._record import Record
 from orchestrator._ring import Ring
 from orchestrator.exceptions import ConfigurationError, SupervisorClosed

@@ -8,8 +8,8 @@ import pytest
 import structlog
 from rich.console import Console
 
-from orchestrator._models import Statistics, WorkerStatistics
 from orchestrator._progress import ProgressSnapshot
+from orchestrator._statistics import Statistics, WorkerStatistics
 from orchestrator.cli._console_log import configure_logging, render
 from orchestrator.cli._display import BarDisplay, LogDisplay, QuietDisplay, make_display, render_bar
 from orchestrator.cli._sink import Sink

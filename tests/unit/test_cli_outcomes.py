@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from orchestrator._models import DeathCertificate, ErrorRecord, Progress, Status
+from orchestrator._events import Progress
+from orchestrator._models import DeathCertificate, ErrorRecord, Status
 from orchestrator._progress import ProgressMeter
 from orchestrator.cli._outcomes import Report, report_problem, report_settled
 from orchestrator.cli._rows import InvalidLine

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from orchestrator import Job, callback
 from orchestrator._codec import Payload
+from orchestrator._events import Event, Item, Log, Progress, StateChange
 from orchestrator._handle import JobHandle, Receipt
-from orchestrator._models import Event, Item, Log, Progress, StateChange, Status
+from orchestrator._models import Status
 from orchestrator._record import SETTLED, Record
 from orchestrator._ring import Ring
 from orchestrator._targets import Target

@@ -1,0 +1,79 @@
+"""One supervisor at one moment, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator._models import DeathCertificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatistics:
+    """One worker at one moment.
+
+    Attributes:
+        state: `down`, `starting`, `ready`, `busy`, `stopping`, `backoff` or `broken`.
+        pid: Of its child, if there is one.
+        flavour: `plain`, `async` or `sync-browser` once the first job fixed it.
+        generation: How many children it has had.
+        restarts: How many of them replaced one that died.
+        running: Attempts it has been given and not finished.
+        jobs_done: Attempts its current child has finished.
+        last_death: Certificate of its previous child.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    flavour: str | None
+    generation: int
+    restarts: int
+    running: int
+    jobs_done: int
+    last_death: DeathCertificate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatistics:
+    """One limit at one moment: permits held, requests waiting, units granted in all."""
+
+    name: str
+    held: float
+    waiting: int
+    granted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """One supervisor at one moment.
+
+    Attributes:
+        state: `open`, `draining`, `broken` or `closed`.
+        submitted: Jobs accepted so far; equals queued + running + waiting + settled at every moment.
+        queued: Jobs that wait for a child or a limit.
+        running: Jobs that a child holds.
+        waiting: Jobs that wait for their next attempt.
+        settled: Outcomes so far, by status.
+        retries: Attempts made beyond each job's first.
+        restarts: Children started in place of one that died.
+        dropped_log_lines: Lines of children that were dropped because there were too many.
+        abandoned_threads: Inline children that were given up and still run their job, in a thread or on the loop.
+        survivors: Processes that could not be killed.
+        broken_reason: Why the pool is broken, else None.
+    """
+
+    state: str
+    submitted: int
+    queued: int
+    running: int
+    waiting: int
+    settled: Mapping[str, int]
+    retries: int
+    restarts: int
+    workers: tuple[WorkerStatistics, ...]
+    limits: tuple[LimitStatistics, ...]
+    dropped_log_lines: int = 0
+    abandoned_threads: int = 0
+    survivors: tuple[int, ...] = ()
+    broken_reason: str | None = None
