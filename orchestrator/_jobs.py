@@ -10,23 +10,12 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import _codec, _frames
+from orchestrator import _codec, _frames, _verdicts
 from orchestrator._events import StateChange
 from orchestrator._models import DeathCertificate, Status
 from orchestrator._policy import CrashGuard, retry_delay, should_retry
 from orchestrator._record import NOBODY, SETTLED, Record
-from orchestrator.exceptions import (
-    JobCancelled,
-    JobCrashed,
-    JobExpired,
-    JobFailed,
-    JobQuarantined,
-    JobTimedOut,
-    OrchestratorError,
-    PayloadError,
-    PayloadTooLarge,
-    TargetError,
-)
+from orchestrator.exceptions import OrchestratorError, PayloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,9 +147,9 @@ class Jobs:
                 self._will_pump = True
                 self._loop.call_soon(self._pump)
             if why == "cancelled":
-                self._settle(record, Status.CANCELLED, error=self._error(JobCancelled, record, "was cancelled"))
+                self._settle(record, Status.CANCELLED, error=_verdicts.cancelled(record))
             else:
-                self._settle(record, Status.EXPIRED, error=self._expired(record))
+                self._settle(record, Status.EXPIRED, error=_verdicts.expired(record))
 
     def refuse(self, record: Record, error: OrchestratorError) -> None:
         """Settle a job that waits: it cannot be run."""
@@ -208,23 +197,6 @@ class Jobs:
         self.made_space()
         if not self._unsettled:
             self.idle.set()
-
-    # Words for errors
-
-    def _label(self, record: Record) -> str:
-        key = "" if record.job.key is None else f" {record.job.key!r}"
-        return f"job {record.id}{key} ({record.target.label})"
-
-    def _error(self, kind: Any, record: Record, text: str, **data: Any) -> Any:
-        return kind(
-            f"{self._label(record)} {text}", job_id=record.id, key=record.job.key, attempts=record.attempts, **data
-        )
-
-    def _expired(self, record: Record) -> JobExpired:
-        bound = getattr(record.job, record.expired_by)
-        what = "waited for a child longer than" if record.expired_by == "queue_timeout" else "was not done within"
-        error: JobExpired = self._error(JobExpired, record, f"{what} {record.expired_by}={bound:g} s")
-        return error
 
     # What children answer
 
@@ -303,23 +275,15 @@ class Jobs:
             self._settle(record, Status.SUCCEEDED, value=value)
 
     def _undecodable(self, record: Record, error: Exception) -> None:
-        problem = f"{self._label(record)} returned what cannot be rebuilt here: {type(error).__name__}: {error}"
-        self._settle(record, Status.FAILED, error=PayloadError("result", problem))
+        self._settle(record, Status.FAILED, error=_verdicts.undecodable(record, error))
 
     def _failed(self, record: Record, frame: _frames.Error) -> None:
-        remote = frame.error
         if frame.payload is not None:
-            path, _, problem = remote.message.partition(": ")
-            if frame.payload != "argument" and not path.startswith("result"):
-                path, problem = "result", remote.message  # what broke does not say where: a full disk, a huge integer
-            kind = PayloadTooLarge if frame.payload == "result_too_large" else PayloadError
-            self._settle(record, Status.FAILED, error=kind(path, f"{problem} (of {self._label(record)})"))
+            self._settle(record, Status.FAILED, error=_verdicts.unsendable(record, frame))
             return
-        known = remote.record()
-        if self._retry(record, "error", known):
-            return
-        text = f"failed: {known.type}: {known.message}" if known.message else f"failed: {known.type}"
-        self._settle(record, Status.FAILED, error=self._error(JobFailed, record, text, error=known))
+        known = frame.error.record()
+        if not self._retry(record, "error", known):
+            self._settle(record, Status.FAILED, error=_verdicts.failed(record, known))
 
     def returned(self, attempt: Attempt, kind: str | None = None) -> None:
         """A child gave an attempt back (its target is of that kind), or died before it began it: it never counted."""
@@ -331,9 +295,7 @@ class Jobs:
             self._conclude(attempt, record)
             return
         if kind is not None and not record.target.learn(kind):
-            text = f"{self._label(record)} is {kind} in a child, and {record.target.kind} here, where it was imported "
-            error = TargetError(f"{text}earlier: its module has changed; start this program anew")
-            self._settle(record, Status.FAILED, error=error)
+            self._settle(record, Status.FAILED, error=_verdicts.of_another_kind(record, kind))
             return
         record.step("returned")
         if record.listener.wants_events:
@@ -366,16 +328,11 @@ class Jobs:
     def _conclude(self, attempt: Attempt, record: Record) -> None:
         """Settle, or try again, an attempt that was ended early and is over."""
         if attempt.why == "cancelled":
-            self._settle(record, Status.CANCELLED, error=self._error(JobCancelled, record, "was cancelled"))
+            self._settle(record, Status.CANCELLED, error=_verdicts.cancelled(record))
         elif attempt.why == "expired" or record.expired_by:
-            self._settle(record, Status.EXPIRED, error=self._expired(record))
+            self._settle(record, Status.EXPIRED, error=_verdicts.expired(record))
         elif not self._retry(record, "timeout"):
-            bound = attempt.bound
-            text = f"ran longer than timeout={bound:g} s"
-            if attempt.why == "silent":
-                text = f"reported no progress for progress_timeout={bound:g} s"
-            error = self._error(JobTimedOut, record, text, timeout=bound, stack=attempt.stack)
-            self._settle(record, Status.TIMED_OUT, error=error)
+            self._settle(record, Status.TIMED_OUT, error=_verdicts.timed_out(record, attempt))
 
     def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None:
         """A child died while it ran these attempts."""
@@ -419,13 +376,10 @@ class Jobs:
 
     def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, charged: bool) -> None:
         if record.deaths >= _DEADLY:
-            text = f"killed its child {record.deaths} times and is given up; the last time: {certificate}"
             self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.deaths)
-            error = self._error(JobQuarantined, record, text, certificate=certificate)
-            self._settle(record, Status.QUARANTINED, error=error)
+            self._settle(record, Status.QUARANTINED, error=_verdicts.quarantined(record, certificate))
         elif not self._retry(record, "crash", charged=charged):
-            error = self._error(JobCrashed, record, f"crashed: {certificate}", certificate=certificate)
-            self._settle(record, Status.CRASHED, error=error)
+            self._settle(record, Status.CRASHED, error=_verdicts.crashed(record, certificate))
 
     def _retry(self, record: Record, kind: Any, error: ErrorRecord | None = None, *, charged: bool = True) -> bool:
         """Have the job attempted again if its policy says so; an attempt that is not charged does not count there."""

@@ -79,7 +79,8 @@ TABLE = {
     "_worker": row(f"{VALUES} _wire _state _frames _stacks _child_process _inline _attempt _leases"),
     "_queue": row("_record"),
     "_talk": row(f"{VALUES} _frames child"),
-    "_jobs": row(f"{VALUES} _frames _codec _policy _record"),
+    "_verdicts": row("exceptions"),
+    "_jobs": row(f"{VALUES} _frames _codec _policy _record _verdicts"),
     "_engine": row(
         f"{VALUES} _options _targets _policy _logs _limits _cache _journal _persist _child_process _inline _record "
         "_worker _queue _talk _jobs _guardian _recipe",

@@ -1,0 +1,95 @@
+"""The errors that jobs end with, in words for whoever waits for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.exceptions import (
+    JobCancelled,
+    JobCrashed,
+    JobExpired,
+    JobFailed,
+    JobQuarantined,
+    JobTimedOut,
+    PayloadError,
+    PayloadTooLarge,
+    TargetError,
+)
+
+if TYPE_CHECKING:
+    from orchestrator import _frames
+    from orchestrator._attempt import Attempt
+    from orchestrator._models import DeathCertificate, ErrorRecord
+    from orchestrator._record import Record
+    from orchestrator.exceptions import JobError
+
+    E = TypeVar("E", bound=JobError)
+
+
+def label(record: Record) -> str:
+    """Return how a job is called in messages."""
+    key = "" if record.job.key is None else f" {record.job.key!r}"
+    return f"job {record.id}{key} ({record.target.label})"
+
+
+def _error(kind: type[E], record: Record, text: str, **data: Any) -> E:
+    return kind(f"{label(record)} {text}", job_id=record.id, key=record.job.key, attempts=record.attempts, **data)
+
+
+def cancelled(record: Record) -> JobCancelled:
+    """Return the error of a job that somebody cancelled."""
+    return _error(JobCancelled, record, "was cancelled")
+
+
+def expired(record: Record) -> JobExpired:
+    """Return the error of a job that was not done in time."""
+    bound = getattr(record.job, record.expired_by)
+    what = "waited for a child longer than" if record.expired_by == "queue_timeout" else "was not done within"
+    return _error(JobExpired, record, f"{what} {record.expired_by}={bound:g} s")
+
+
+def timed_out(record: Record, attempt: Attempt) -> JobTimedOut:
+    """Return the error of a job whose last attempt ran, or was silent, for too long."""
+    text = f"ran longer than timeout={attempt.bound:g} s"
+    if attempt.why == "silent":
+        text = f"reported no progress for progress_timeout={attempt.bound:g} s"
+    return _error(JobTimedOut, record, text, timeout=attempt.bound, stack=attempt.stack)
+
+
+def failed(record: Record, error: ErrorRecord) -> JobFailed:
+    """Return the error of a job whose target raised."""
+    text = f"failed: {error.type}: {error.message}" if error.message else f"failed: {error.type}"
+    return _error(JobFailed, record, text, error=error)
+
+
+def crashed(record: Record, certificate: DeathCertificate) -> JobCrashed:
+    """Return the error of a job whose child died."""
+    return _error(JobCrashed, record, f"crashed: {certificate}", certificate=certificate)
+
+
+def quarantined(record: Record, certificate: DeathCertificate) -> JobQuarantined:
+    """Return the error of a job that killed too many children."""
+    text = f"killed its child {record.deaths} times and is given up; the last time: {certificate}"
+    return _error(JobQuarantined, record, text, certificate=certificate)
+
+
+def unsendable(record: Record, frame: _frames.Error) -> PayloadError:
+    """Return the error of a job whose arguments or result the child could not carry."""
+    remote = frame.error
+    path, _, problem = remote.message.partition(": ")
+    if frame.payload != "argument" and not path.startswith("result"):
+        path, problem = "result", remote.message  # what broke does not say where: a full disk, a huge integer
+    kind = PayloadTooLarge if frame.payload == "result_too_large" else PayloadError
+    return kind(path, f"{problem} (of {label(record)})")
+
+
+def undecodable(record: Record, error: Exception) -> PayloadError:
+    """Return the error of a job whose result cannot be rebuilt."""
+    problem = f"{label(record)} returned what cannot be rebuilt here: {type(error).__name__}: {error}"
+    return PayloadError("result", problem)
+
+
+def of_another_kind(record: Record, kind: str) -> TargetError:
+    """Return the error of a job whose target is another kind of function in its child than here."""
+    text = f"{label(record)} is {kind} in a child, and {record.target.kind} here, where it was imported "
+    return TargetError(f"{text}earlier: its module has changed; start this program anew")
