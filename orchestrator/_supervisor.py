@@ -347,7 +347,7 @@ class Supervisor:
     async def scale(self, workers: int) -> None:
         """Change how many workers there are; those that are too many finish their jobs first."""
         link = self._open_link()
-        await link.ask(link.engine.scale, whole(workers, "workers", minimum=1))
+        await link.ask(link.engine.pool.scale, whole(workers, "workers", minimum=1))
 
     async def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""

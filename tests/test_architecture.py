@@ -81,9 +81,10 @@ TABLE = {
     "_talk": row(f"{VALUES} _frames child"),
     "_verdicts": row("exceptions"),
     "_jobs": row(f"{VALUES} _frames _codec _policy _record _verdicts"),
+    "_pool": row("exceptions _policy _worker"),
     "_engine": row(
-        f"{VALUES} _options _targets _policy _logs _limits _cache _journal _persist _child_process _inline _record "
-        "_worker _queue _talk _jobs _guardian _recipe",
+        f"{VALUES} _options _targets _logs _limits _cache _journal _persist _child_process _inline _record _queue "
+        "_talk _jobs _pool _guardian _recipe",
         packages="anyio",
     ),
     # How callers reach it.
@@ -214,13 +215,13 @@ def test_adapters_use_public_names_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*MODULES, *ADAPTERS], ids=identify)
-def test_only_child_process_opens_processes(path: Path) -> None:
-    if path.name == "_child_process.py":
+def test_only_spawn_opens_processes(path: Path) -> None:
+    if path.name == "_spawn.py":
         return
     for node in ast.walk(parse(path)):
         name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
         names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else [name]
-        assert "open_process" not in names, f"{identify(path)}: only _child_process.py calls open_process"
+        assert "open_process" not in names, f"{identify(path)}: only _spawn.py calls open_process"
 
 
 @pytest.mark.parametrize("folder", [*SOURCE_ROOTS, ROOT / "tests"], ids=identify)

@@ -1,0 +1,284 @@
+"""All workers of one supervisor: when they get children, and what is said when they cannot."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from orchestrator._policy import StartGuard
+from orchestrator._worker import Worker
+from orchestrator.exceptions import PoolBroken
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
+    from orchestrator._child_process import Child
+    from orchestrator._inline import InlineChild
+    from orchestrator._jobs import Jobs
+    from orchestrator._logs import Logger
+    from orchestrator._models import DeathCertificate
+    from orchestrator._options import Options
+    from orchestrator._queue import Queue
+    from orchestrator._recipe import Recipe
+    from orchestrator._record import Record
+    from orchestrator._talk import Talk
+
+# Jobs that are ended at once by the same cause: so many take about a millisecond.
+_LOT = 100
+
+
+def by_lots(loop: asyncio.AbstractEventLoop, records: Iterator[Record], act: Callable[[Record], object]) -> None:
+    """Do the same to many jobs, and let the loop do other things in between."""
+    lot = list(islice(records, _LOT))
+    for record in lot:
+        act(record)
+    if len(lot) == _LOT:
+        loop.call_soon(by_lots, loop, records, act)
+
+
+class Pool:
+    """The workers, each with its child, and the guard that says when a child may be started.
+
+    Args:
+        options: The supervisor's options.
+        loop: The engine's loop.
+        logger: Where lines go.
+        start_soon: Runs a coroutine in the engine's task group.
+
+    Attributes:
+        closing: No child is started any more.
+        survivors: Processes that could not be killed.
+    """
+
+    def __init__(
+        self, options: Options, loop: asyncio.AbstractEventLoop, logger: Logger, start_soon: Callable[..., None]
+    ) -> None:
+        self.start_timeout: float = options.start_timeout  # type: ignore[assignment]
+        self.grace: float = options.grace  # type: ignore[assignment]
+        self.slots = options.concurrency
+        self.workers: list[Worker] = []
+        self.restarts = 0
+        self.survivors: list[int] = []
+        self.closing = False
+        self.guard = StartGuard(options.restart, random.random)
+        self.loop = loop
+        self._options = options
+        self._logger = logger
+        self._start_soon = start_soon
+        self._names = 0
+        self._opened = False
+        self._held_until: float | None = None
+        self._last_certificate: DeathCertificate | None = None
+        self._born: asyncio.Future[Exception | None] | None = None
+
+    def furnish(self, queue: Queue, jobs: Jobs, talk: Talk, recipe: Recipe) -> None:
+        """Make the workers; they get children when they are started."""
+        self.queue = queue
+        self.jobs = jobs
+        self._talk = talk
+        self._recipe = recipe
+        for _ in range(self._options.workers or 1):
+            self._add_worker()
+
+    def _add_worker(self) -> None:
+        self._names += 1
+        worker = Worker(f"w{self._names}", self, self.jobs, self._talk, self._recipe, self._options.max_jobs)
+        self.workers.append(worker)
+
+    def log(self, event: str, level: str = "info", **fields: Any) -> None:
+        """Log one event of this pool."""
+        self._logger.log(event, level, **fields)
+
+    async def start_first(self) -> Exception | None:
+        """Start one child now: only trying tells whether this loop can; the others come when there is work."""
+        born = self._born = self.loop.create_future()
+        self._start(self.workers[0])
+        error: Exception | None = await born
+        self._opened = error is None
+        return error
+
+    def stop(self) -> None:
+        """Stop all children as planned; none is started any more."""
+        self.closing = True
+        for worker in self.workers:
+            worker.stop()
+
+    def kill(self) -> None:
+        """Kill all children; none is started any more."""
+        self.closing = True
+        for worker in self.workers:
+            worker.kill("stopped")
+
+    # What workers tell
+
+    def run_child(self, worker: Worker, child: Child | InlineChild) -> None:
+        """Run a child in the engine's task group."""
+        self.guard.began(worker.name, self.loop.time())
+        self._start_soon(self._live, worker, child)
+
+    async def _live(self, worker: Worker, child: Child | InlineChild) -> None:
+        first, self._born = self._born, None
+
+        def born(error: Exception | None) -> None:
+            if first is not None and not first.done():
+                first.set_result(error)
+
+        await worker.run_child(child, born)
+
+    def child_ready(self, worker: Worker) -> None:
+        """A child takes jobs from now on."""
+        self.guard.ready(worker.name, self.loop.time())
+        self.log("worker.child_ready", worker=worker.name, generation=worker.generation)
+        self.queue.has_room()
+        self.queue.pump()
+        self._revisit()
+
+    def has_room(self, worker: Worker) -> None:
+        """A child may take more jobs than before."""
+        self.queue.has_room()
+        if self.jobs.outstanding:
+            self.queue.pump()
+
+    def child_died(self, worker: Worker, certificate: DeathCertificate, *, was_ready: bool, blameless: bool) -> None:
+        """A worker has no child any more."""
+        now = self.loop.time()
+        self._last_certificate = certificate
+        planned = certificate.reason in ("stopped", "recycled")
+        if planned:
+            self.guard.withdrew(worker.name)
+        elif not was_ready:
+            self.guard.start_failed(worker.name, now, str(certificate))
+        elif not blameless:
+            self.guard.died_idle(worker.name, now, str(certificate))
+        if worker.retiring or self.closing:
+            self.guard.withdrew(worker.name)
+            if worker.retiring and worker in self.workers:
+                self.workers.remove(worker)
+        elif not planned:
+            self.restarts += 1
+            worker.restarts += 1
+        self.queue.has_room()
+        if blameless:
+            # Who waits for the job hears of its end first; logging and spawning take as long as all of that.
+            self.loop.call_soon(self._replace, worker, certificate)
+        else:
+            self._replace(worker, certificate)
+
+    def _replace(self, worker: Worker, certificate: DeathCertificate) -> None:
+        """Log a child's end, and start another one if it was not planned."""
+        planned = certificate.reason in ("stopped", "recycled")
+        self.log(
+            "worker.child_ended" if planned else "worker.child_died",
+            # The first one's failure is raised to who opens the supervisor.
+            "info" if planned or not self._opened else "warning",
+            worker=worker.name,
+            generation=certificate.generation,
+            pid=certificate.pid,
+            reason=certificate.reason,
+            exit_code=certificate.exit_code,
+            signal=certificate.signal,
+            detail=certificate.detail or None,
+        )
+        if not planned:
+            self._start(worker)
+        if self.guard.broken:
+            self._refuse_all()
+        self._revisit()
+        self.queue.pump()
+
+    def child_buried(self, worker: Worker, child: Child | InlineChild) -> None:
+        """A child's kill set is empty, or as empty as it gets."""
+        if child.survivors:
+            self.survivors.extend(child.survivors)
+            self.log("child.survived", "error", worker=worker.name, pids=list(child.survivors))
+
+    def proved(self, worker: Worker) -> None:
+        """A worker's child answered: it is healthy."""
+        self.guard.proved(worker.name, self.loop.time())
+
+    def _start(self, worker: Worker) -> None:
+        """Start a worker's child now, or when the start guard allows it."""
+        if self.closing or worker.retiring or worker.is_blocked or worker.state not in ("down", "backoff"):
+            return
+        delay = self.guard.delay(worker.name, self.loop.time())
+        if delay is not None and delay <= 0:
+            worker.step("start")
+            return
+        if worker.state == "down":
+            worker.step("wait")
+        if worker.start_timer is not None:
+            worker.start_timer.cancel()
+        worker.start_timer = None if delay is None else self.loop.call_later(delay, self._start, worker)
+
+    def _revisit(self) -> None:
+        """Ask the start guard again for those who wait: a start has ended."""
+        for worker in self.workers:
+            if worker.state == "backoff":
+                self._start(worker)
+
+    def want_children(self) -> None:
+        """Start as many children as there are jobs that nobody takes."""
+        coming = 0
+        idle = []
+        for worker in self.workers:
+            state = worker.state
+            if state == "starting" or state == "backoff":
+                coming += 1
+            elif state == "down" and not worker.is_blocked:
+                idle.append(worker)
+        if idle:
+            for worker in idle[: max(0, self.jobs.queued - coming)]:
+                self._start(worker)
+
+    def _refuse_all(self) -> None:
+        """Tell those who wait that the pool is broken, unless a living child will take their job."""
+        error = self.broken()
+        hopeless = (record for record in self.jobs.unsettled() if not self.is_served(record))
+        by_lots(self.loop, hopeless, lambda record: self.jobs.refuse(record, error))
+
+    def is_served(self, record: Record) -> bool:
+        """Return whether a living child will take such a job."""
+        return any(worker.state == "ready" and worker.could_serve(record) for worker in self.workers)
+
+    def broken(self) -> PoolBroken:
+        """Return the error of a pool whose children keep failing."""
+        certificate = self._last_certificate
+        text = f"children keep failing to start: {self.guard.reason}"
+        if certificate is not None and certificate.stderr:
+            text += "\n\nThe last lines of its stderr:\n" + "\n".join(certificate.stderr)
+        return PoolBroken(text, certificate)
+
+    def held_back(self) -> bool:
+        """While the environment is to blame for deaths, one job at a time is tried, after a wait."""
+        guard = self.jobs.crash_guard
+        if not guard.environment:
+            self._held_until = None
+            return False
+        if self.jobs.running:
+            self._held_until = None
+            return True
+        now = self.loop.time()
+        if self._held_until is None:
+            delay = guard.delay(random.random)
+            self._held_until = now + delay
+            self.loop.call_later(delay + 0.001, self._let_one_try)
+        return now < self._held_until
+
+    def _let_one_try(self) -> None:
+        self.queue.has_room()
+        self.queue.pump()
+
+    async def scale(self, count: int) -> None:
+        """Have `count` workers; those that are too many finish their jobs first."""
+        kept = [worker for worker in self.workers if not worker.retiring]
+        for _ in range(count - len(kept)):
+            self._add_worker()
+        # Idle ones go first, for they lose nothing.
+        for worker in sorted(kept, key=lambda worker: worker.held)[: max(0, len(kept) - count)]:
+            worker.retire()
+            if worker.state == "down":
+                self.workers.remove(worker)
+        self.queue.has_room()
+        self.queue.pump()
