@@ -1,4 +1,4 @@
-"""One child process from spawn to burial; the only caller of `open_process`."""
+"""One child process from spawn to burial."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ import anyio
 from orchestrator import _launch, _wire
 from orchestrator._killset import KillSet
 from orchestrator._pipes import Pipes, make_pipes
+from orchestrator._recipe import Birth
+from orchestrator._spawn import spawn
 from orchestrator._stderr import StderrReader
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from orchestrator._recipe import Recipe
 
@@ -51,7 +53,15 @@ class Exit:
 
 
 class ChildOwner(Protocol):
-    """Who runs a child and hears of its life, on the loop."""
+    """Who runs a child and hears of its life, on the loop.
+
+    Attributes:
+        name: The worker's name.
+        generation: Which child of the worker this is.
+    """
+
+    name: str
+    generation: int
 
     def received(self, child: Any, lines: list[bytes], oversized: list[bytes]) -> None:
         """The child wrote lines of the protocol."""
@@ -64,10 +74,6 @@ class ChildOwner(Protocol):
 
     def is_freed(self) -> None:
         """Nothing of an inline child that was given up runs any more."""
-
-
-class NoSpawn(Exception):
-    """Raised when the running loop cannot start processes at all, whatever the command."""
 
 
 class Child:
@@ -101,6 +107,7 @@ class Child:
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
         self._eof_timer: asyncio.TimerHandle | None = None
         self._process: anyio.abc.Process | None = None
+        self._birth: Birth | None = None
         self._killing: asyncio.Event | None = None  # set when the thread that kills strays is done
         self._kill_after = False
         self._give_up_timer: asyncio.TimerHandle | None = None
@@ -131,31 +138,48 @@ class Child:
                 env[name] = self.temp
         try:
             self._pipes = make_pipes()
-            self._process = await anyio.open_process(
-                launch.command,
-                cwd=self._recipe.cwd,
-                env=env,
-                start_new_session=os.name == "posix",
-                **self._pipes.arguments,
-            )
-        except BaseException as error:
+            self._process = await spawn(launch.command, self._pipes, env=env, cwd=self._recipe.cwd)
+        except BaseException:
             if self._pipes is not None:
                 await self._pipes.aclose()
             shutil.rmtree(self.temp, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise LaunchError(f"cannot start {launch.command[0]}: {error}") from error
-            # An old loop's child watcher raises RuntimeError off the main thread, winloop ValueError.
-            if isinstance(error, NotImplementedError | RuntimeError | ValueError):
-                raise NoSpawn(f"{type(error).__name__}: {error}") from error
             raise
-        self.pid = self._process.pid
+        try:
+            await self._begin(self._process, marker)
+        except asyncio.CancelledError as error:
+            # `live` is next; it ends with the child's death, and then raises this.
+            self._cancelled = error
+            self.kill()
+        except Exception as error:
+            if self.killset is None:
+                self._process.kill()
+            self.kill()
+            await self._end()
+            raise LaunchError(f"cannot start a child: {type(error).__name__}: {error}") from error
+
+    async def _begin(self, process: anyio.abc.Process, marker: str) -> None:
+        """Send the first bytes; user code runs only when everybody who must know of this process knows."""
+        assert self._pipes is not None
+        self.pid = process.pid
         self.killset = KillSet(self.pid, marker)
-        self._pipes.attach(self._process, self._received, self._ended, self.stderr.feed)
+        self._pipes.attach(process, self._received, self._ended, self.stderr.feed)
         self._pipes.write(_launch.preamble(self.nonce, own=self._recipe.command is None))
+        witness = self._recipe.witness
+        if witness is not None:
+            started = self.killset.root.started
+            owner = self._owner
+            birth = Birth(self.name, owner.name, owner.generation, self.pid, started, marker, self.temp)
+            self._birth = birth
+            await witness.born(birth)
         self.send({"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init})
 
     async def live(self) -> None:
         """Wait for the process to end, then empty its kill set and remove its temp folder."""
+        await self._end(lambda end: self._owner.died(self, end))
+        if self._cancelled is not None:
+            raise self._cancelled
+
+    async def _end(self, died: Callable[[Exit], None] = lambda end: None) -> None:
         assert self._pipes is not None
         code = await self._exit_code()
         for timer in (self._eof_timer, self._give_up_timer):
@@ -164,16 +188,16 @@ class Child:
         await self._pipes.drain()
         self.stderr.flush()
         self.gone.set()
-        self._owner.died(self, Exit(None, None) if code is None else _read_code(code))
+        died(Exit(None, None) if code is None else _read_code(code))
         try:
             if self._killing is not None:
                 await self._killing.wait()
             self.survivors = (*self.survivors, *await self._recipe.in_thread(self._bury))
         finally:
             await self._pipes.aclose()
+            if self._birth is not None and self._recipe.witness is not None:
+                self._recipe.witness.buried(self._birth)
             self.buried.set()
-        if self._cancelled is not None:
-            raise self._cancelled
 
     async def _exit_code(self) -> int | None:
         """Wait for the exit; None when the process cannot be killed."""
@@ -193,8 +217,7 @@ class Child:
             self._waiting.cancel()
 
     def _bury(self) -> tuple[int, ...]:
-        assert self.killset is not None
-        survivors = self.killset.sweep(_SWEEP)
+        survivors = () if self.killset is None else self.killset.sweep(_SWEEP)
         shutil.rmtree(self.temp, ignore_errors=True)
         return survivors
 

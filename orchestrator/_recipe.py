@@ -1,4 +1,4 @@
-"""What every child of one supervisor is started with."""
+"""What every child of one supervisor is started with, and who is told of its birth and its burial."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator._targets import main_of_host
 from orchestrator.exceptions import LaunchError, TargetError
@@ -21,6 +21,49 @@ InThread = Callable[..., Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Birth:
+    """What another process must know to empty a child's kill set.
+
+    Attributes:
+        name: The child's label.
+        worker: Name of its worker.
+        generation: Which child of that worker it is, from 1.
+        pid: Its process id.
+        started: When it started, on the clock of `_killset.now`.
+        marker: What its kill set is known by.
+        temp: Its temp folder.
+    """
+
+    name: str
+    worker: str
+    generation: int
+    pid: int
+    started: float
+    marker: str
+    temp: str
+
+
+class Witness(Protocol):
+    """Who must know of every child, so that it is not left behind when the supervisor dies.
+
+    Attributes:
+        guards: Whether somebody will empty the kill sets when the supervisor is gone; asked after `born`.
+    """
+
+    @property
+    def guards(self) -> bool: ...
+
+    async def born(self, birth: Birth) -> None:
+        """Take note of a child; awaited after the spawn, before its init frame: until then it runs no user code.
+
+        What this raises ends the child, and is the reason why it did not start.
+        """
+
+    def buried(self, birth: Birth) -> None:
+        """Forget a child: its kill set is empty, or as empty as it gets, and its temp folder is removed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that every child of a supervisor is started with.
 
@@ -31,6 +74,7 @@ class Recipe:
         inline: Whether children are to be had without a process.
         trace: Logs launches and frames, for debugging.
         abandoned: Inline children that were given up, and of which something still runs.
+        witness: Is told of every child that is a process.
     """
 
     command: Sequence[str] | None
@@ -43,6 +87,7 @@ class Recipe:
     inline: bool = False
     trace: Callable[..., None] | None = None
     abandoned: set[object] = field(default_factory=set)
+    witness: Witness | None = None
 
     def make_folder(self, name: str) -> str:
         """Make the temp folder of a child, and return its path.
@@ -60,7 +105,13 @@ class Recipe:
         return path
 
 
-def recipe_of(options: Options, folder: Callable[[], str], in_thread: InThread, logger: Logger) -> Recipe:
+def recipe_of(
+    options: Options,
+    folder: Callable[[], str],
+    in_thread: InThread,
+    logger: Logger,
+    witness: Witness | None = None,
+) -> Recipe:
     """Return the recipe that a supervisor's options ask for."""
     try:
         main = main_of_host("")
@@ -84,4 +135,5 @@ def recipe_of(options: Options, folder: Callable[[], str], in_thread: InThread, 
         in_thread=in_thread,
         inline=options.isolation == "inline",
         trace=logger.debug if logger.debugging else None,
+        witness=witness,
     )

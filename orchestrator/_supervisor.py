@@ -11,7 +11,6 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from orchestrator import _launch, _wire
-from orchestrator._child_process import NoSpawn
 from orchestrator._engine import Engine
 from orchestrator._handle import JobHandle, Receipt
 from orchestrator._link import EngineThread, Link, OtherLoop, SameLoop
@@ -19,6 +18,7 @@ from orchestrator._map import Outcomes
 from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
 from orchestrator._options import Options
 from orchestrator._persist import outlast
+from orchestrator._spawn import NoSpawn
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter, read_map
 from orchestrator.exceptions import LaunchError, SupervisorClosed, WrongContext

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import _frames, _state, _wire
 from orchestrator._attempt import Attempt
-from orchestrator._child_process import Child, Exit, NoSpawn
+from orchestrator._child_process import Child, Exit
 from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
 from orchestrator._models import DeathCertificate
+from orchestrator._spawn import NoSpawn
 from orchestrator._stacks import main_thread_of, with_source
 from orchestrator._statistics import WorkerStatistics
 from orchestrator.exceptions import LaunchError

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from orchestrator import _launch
 from orchestrator._blocking_handle import BlockingEvents, BlockingHandle
 from orchestrator._blocking_map import BlockingItems, BlockingOutcomes
-from orchestrator._child_process import NoSpawn
 from orchestrator._link import EngineThread
 from orchestrator._models import Job, whole
+from orchestrator._spawn import NoSpawn
 from orchestrator._submission import Submission, Submitter, read_map
 from orchestrator._supervisor import options_of
 from orchestrator.exceptions import LaunchError, SupervisorClosed

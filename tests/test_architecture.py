@@ -69,14 +69,15 @@ TABLE = {
     "_guardian": row(f"{VALUES} _killset _launch", packages=ENGINE),
     # A child, and one without a process.
     "_recipe": row("exceptions _targets"),
-    "_child_process": row("exceptions _wire _launch _killset _guardian _pipes _stderr _recipe", packages="anyio"),
+    "_spawn": row("exceptions", packages="anyio"),
+    "_child_process": row("exceptions _wire _launch _killset _pipes _spawn _stderr _recipe", packages="anyio"),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
     "_attempt": row("_killset"),
     "_leases": row("_wire _attempt"),
-    "_worker": row(f"{VALUES} _wire _state _frames _stacks _child_process _inline _attempt _leases"),
+    "_worker": row(f"{VALUES} _wire _state _frames _stacks _spawn _child_process _inline _attempt _leases"),
     "_queue": row("_record"),
     "_talk": row(f"{VALUES} _frames child"),
     "_verdicts": row("exceptions"),
@@ -97,14 +98,14 @@ TABLE = {
     "_stream": row("_events _models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_supervisor": row(
-        f"{VALUES} _wire _options _persist _launch _child_process _record _engine _link _handle _submission _map "
+        f"{VALUES} _wire _options _persist _launch _spawn _record _engine _link _handle _submission _map "
         "_stream"
     ),
     "_service": row(f"{VALUES} _state _policy _logs _launch _child_process _worker _supervisor", packages=ENGINE),
     # Ways in.
     "_blocking_handle": row(f"{VALUES} _record _link _ring _calls"),
     "_blocking_map": row(f"{VALUES} _record _link _submission _blocking_handle"),
-    "blocking": row(f"{VALUES} _launch _child_process _link _submission _supervisor _blocking_handle _blocking_map"),
+    "blocking": row(f"{VALUES} _launch _spawn _link _submission _supervisor _blocking_handle _blocking_map"),
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),
     "cli": row(f"{VALUES} _progress _logs _launch _supervisor config", packages=f"{ENGINE} rich typer"),

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import hosting
 import pytest
 
-from orchestrator import Supervisor, _child_process, _pipes
+from orchestrator import Supervisor, _child_process, _pipes, _spawn
 from orchestrator.exceptions import LaunchError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no selector loop that can spawn")
@@ -172,7 +172,7 @@ def test_host_where_nothing_can_spawn_is_told(monkeypatch: pytest.MonkeyPatch) -
     async def refuse(*_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError("nowhere")
 
-    monkeypatch.setattr(_child_process.anyio, "open_process", refuse)
+    monkeypatch.setattr(_spawn.anyio, "open_process", refuse)
 
     async def scenario() -> None:
         with pytest.raises(LaunchError, match="no event loop can start processes here: NotImplementedError: nowhere"):
