@@ -76,10 +76,10 @@ class BlockingHandle:
             self._settled = True
             self._notice()
 
-    def event(self, record: Record, event: Event) -> None:
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
         """The engine's word that something happened."""
         with self._news.lock:
-            self._ring.push(event, read=record.read)
+            self._ring.push(event, owed=owed)
             self._notice()
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
@@ -110,10 +110,9 @@ class BlockingHandle:
         self._readers -= 1
         record = self._record
         if record is not None and not self._settled and not self._readers:
-            record.read = False
             with self._news.lock:
                 owed = self._ring.write_off()
-            self._thread.engine.talk.credit(record, owed)
+            self._thread.engine.talk.stop_reading(record, owed)
 
     def _credit(self, count: int, calls: bool) -> None:
         if self._record is not None:

@@ -33,7 +33,7 @@ class _Entry(BlockingHandle):
         self._noticed = False  # it is in the map's line already
         self.index = index
 
-    def event(self, record: Record, event: Event) -> None:
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
         """Nobody reads events of a map's jobs."""
 
     def _notice(self) -> None:

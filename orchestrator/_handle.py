@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ class Receipt:
         if not self._calls:
             self._finish()
 
-    def event(self, record: Record, event: Event) -> None:
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
         """Nobody reads events of a job that is only waited for."""
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
@@ -150,7 +151,7 @@ class JobHandle(Receipt):
         self.id = 0
         self._submission = submission
         self._ring = Ring()
-        self._reading = False
+        self._readers = 0
         self._observed = False
         self._news: asyncio.Event | None = None
 
@@ -205,18 +206,27 @@ class JobHandle(Receipt):
 
         It ends after the state that is the job's outcome, with what a callback raised if one did. Events that came
         before the first call are there too, as far as the last 1,000 reach. A job has one reader: two would share its
-        events between them.
+        events between them. While somebody reads, the items of a job are at most 16 ahead of them; a reader who leaves
+        early (by `break`, or by `aclose` of what this returns) leaves the job to go on alone.
         """
-        if not self._reading:
-            self._reading = True
-            if self.record is not None and not self.done:
-                self._tell_engine(self._link.engine.talk.read, self.record)
+        self._readers += 1
+        if self._readers == 1 and self.record is not None and not self.done:
+            self._tell_engine(self._link.engine.talk.read, self.record)
         return Events(self)
+
+    def _stop_reading(self) -> None:
+        self._readers -= 1
+        if not self._readers and self.record is not None and not self.done:
+            self._tell_engine(self._link.engine.talk.stop_reading, self.record, self._ring.write_off())
 
     # What the engine tells
 
-    def event(self, record: Record, event: Event) -> None:
-        self._ring.push(event, read=record.read)
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
+        if owed and not self._readers:
+            # It was on its way between two loops when the last reader left.
+            self._tell_engine(self._link.engine.talk.credit, record, 1)
+            owed = False
+        self._ring.push(event, owed=owed)
         if self._news is not None:
             self._news.set()
 
@@ -248,9 +258,25 @@ class Events:
 
     def __init__(self, handle: JobHandle) -> None:
         self._handle = handle
+        self._closed = False
 
     def __aiter__(self) -> Events:
         return self
 
     async def __anext__(self) -> Event:
+        if self._closed:
+            raise StopAsyncIteration
         return await self._handle._next_event()
+
+    async def aclose(self) -> None:
+        """Read no more; the job goes on, and its items wait for nobody."""
+        if not self._closed:
+            self._closed = True
+            self._handle._stop_reading()
+
+    def __del__(self) -> None:
+        # Items wait for their reader; without one the job must not wait for ever. What is collected may be collected
+        # on any thread, and in the midst of anything.
+        if not self._closed and not self._handle.done:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._handle._loop.call_soon_threadsafe(self._handle._stop_reading)

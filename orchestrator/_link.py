@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator._events import Event
     from orchestrator._options import Options
     from orchestrator._record import Listener, Record
+    from orchestrator._statistics import Statistics
 
 T = TypeVar("T")
 
@@ -55,6 +56,10 @@ class Link(Protocol):
         """Return a listener for the engine that tells `listener` on the caller's loop."""
         ...
 
+    def statistics(self) -> Statistics:
+        """Return a snapshot whose numbers belong together."""
+        ...
+
     async def close(self, *, cancel: bool) -> None:
         """Close the engine, and what it runs on."""
 
@@ -81,6 +86,9 @@ class SameLoop:
 
     def relay(self, listener: Listener) -> Listener:
         return listener
+
+    def statistics(self) -> Statistics:
+        return self.engine.statistics()
 
     async def close(self, *, cancel: bool) -> None:
         await self.engine.close(cancel=cancel)
@@ -264,6 +272,17 @@ class EngineThread:
         except asyncio.CancelledError:
             raise SupervisorClosed("the supervisor was closed meanwhile") from None
 
+    def statistics(self) -> Statistics:
+        """Return a snapshot, also of an engine that is closed; taken on its loop, where no number changes meanwhile."""
+
+        async def look() -> Statistics:
+            return self.engine.statistics()
+
+        try:
+            return self.wait(look)
+        except SupervisorClosed:
+            return self.engine.statistics()
+
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._over:
             raise SupervisorClosed("the supervisor is closed")
@@ -305,6 +324,9 @@ class OtherLoop:
     def relay(self, listener: Listener) -> Listener:
         return _Relay(listener, self._loop)
 
+    def statistics(self) -> Statistics:
+        return self._thread.statistics()
+
     async def _end_with_loop(self) -> None:
         try:
             await self._loop.create_future()
@@ -340,8 +362,8 @@ class _Relay:
     def settled(self, record: Record) -> None:
         self._tell(self._listener.settled, record)
 
-    def event(self, record: Record, event: Event) -> None:
-        self._tell(self._listener.event, record, event)
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
+        self._tell(partial(self._listener.event, owed=owed), record, event)
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
         self._tell(self._listener.called, record, index, args, kwargs)

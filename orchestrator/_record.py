@@ -33,8 +33,14 @@ class Listener(Protocol):
     def settled(self, record: Record) -> None:
         """The job has its outcome; called once, last."""
 
-    def event(self, record: Record, event: Event) -> None:
-        """Something happened that a reader of the job's events may want to see."""
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
+        """Something happened that a reader of the job's events may want to see.
+
+        Args:
+            record: The job.
+            event: What happened.
+            owed: It is an item for which the job gets a credit only when it has been read.
+        """
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
         """The job called the caller's function number `index`."""
@@ -46,7 +52,7 @@ class _Nobody:
     def settled(self, record: Record) -> None:
         pass
 
-    def event(self, record: Record, event: Event) -> None:
+    def event(self, record: Record, event: Event, *, owed: bool = False) -> None:
         pass
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:

@@ -23,13 +23,13 @@ class Ring:
         self._events: deque[Event] = deque()
         self._dropped = 0  # lines
         self._text = 0  # characters of the logs that are here
-        self._paid = 0  # items that need no credit: they came before anybody read
+        self._paid = 0  # items that need no credit: they came when nobody read
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def push(self, event: Event, *, read: bool) -> None:
-        """Add an event; `read` tells whether the job waits for its items to be read."""
+    def push(self, event: Event, *, owed: bool) -> None:
+        """Add an event; `owed` tells whether it is an item that the job has no credit for yet."""
         events = self._events
         if type(event) is Progress and events and type(events[-1]) is Progress:
             events[-1] = event
@@ -41,7 +41,7 @@ class Ring:
             while self._text > _MOST_TEXT and self._drop_log():
                 continue
         events.append(event)
-        if type(event) is Item and not read:
+        if type(event) is Item and not owed:
             self._paid += 1
 
     def _drop_log(self) -> bool:

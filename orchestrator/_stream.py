@@ -10,7 +10,7 @@ from orchestrator._events import Item
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from orchestrator._handle import JobHandle
+    from orchestrator._handle import Events, JobHandle
     from orchestrator._submission import Submission
     from orchestrator._supervisor import Supervisor
 
@@ -22,6 +22,7 @@ class Items:
         self._supervisor = supervisor
         self._submission = submission
         self._handle: JobHandle | None = None
+        self._events: Events | None = None
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -38,9 +39,10 @@ class Items:
     async def __anext__(self) -> Any:
         if self._over:
             raise StopAsyncIteration
-        if self._handle is None:
+        if self._handle is None or self._events is None:
             self._handle = await self._supervisor._submit_stream(self._submission)
-        async for event in self._handle.events():
+            self._events = self._handle.events()
+        async for event in self._events:
             if isinstance(event, Item):
                 return event.value
         self._over = True

@@ -261,7 +261,6 @@ class Supervisor:
         """Submit a job whose items have a reader from the start."""
         link = self._open_link()
         handle = JobHandle(link, submission)
-        handle.events()
         await self._accept(link, submission, handle, read=True)
         return handle
 
@@ -342,7 +341,7 @@ class Supervisor:
         if self._link is None:
             raise SupervisorClosed(f"supervisor {self._options.name!r} has not been entered")
         self._check_process()
-        return self._link.engine.statistics()
+        return self._link.statistics()
 
     async def scale(self, workers: int) -> None:
         """Change how many workers there are; those that are too many finish their jobs first."""

@@ -66,7 +66,7 @@ class Talk:
                 if record.target.is_generator and record.gather and not record.read:
                     record.items.append(frame.value)
                 else:
-                    listener.event(record, Item(value=frame.value, attempt=number))
+                    listener.event(record, Item(value=frame.value, attempt=number), owed=record.read)
                 if not record.read:
                     self.credit(record, 1)
             case _frames.Called():
@@ -92,6 +92,12 @@ class Talk:
         for value in gathered:
             record.listener.event(record, Item(value=value, attempt=record.attempts))
         record.read = True
+
+    def stop_reading(self, record: Record, owed: int) -> None:
+        """From here on nobody reads the job's events: it waits for no reader, nor for `owed` items that it has sent."""
+        record.read = False
+        if owed:
+            self.credit(record, owed)
 
     def let_calls_go(self, records: Iterable[Record]) -> None:
         """Let no job wait for its calls any more: who would make them waits for the job."""

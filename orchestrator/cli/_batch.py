@@ -119,7 +119,7 @@ class _Entry:
         self.done = True
         self.take(self, record)
 
-    def event(self, record: JobRecord, event: Event) -> None:
+    def event(self, record: JobRecord, event: Event, *, owed: bool = False) -> None:
         """Leave progress and items of a job unread."""
 
     def called(self, record: JobRecord, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:

@@ -47,6 +47,38 @@ async def test_progress_is_the_latest_and_the_last_is_never_lost() -> None:
         assert done == sorted(done)
 
 
+@pytest.mark.parametrize("target", [chores.count_to, chores.count_to_async, chores.emit_count])
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_job_whose_reader_left_goes_on_alone(target: Any, closed: bool) -> None:
+    async with asyncio.timeout(60), Supervisor(workers=1) as supervisor:
+        handle = await supervisor.submit(target, 200)
+        events = handle.events()
+        async for event in events:
+            if event.kind == "item":
+                break
+        if closed:
+            await events.aclose()
+        else:
+            del events
+        assert (await handle.outcome()).succeeded
+        # They were kept for whoever comes back, as far as the last thousand events reach.
+        items = [event.value async for event in handle.events() if event.kind == "item"]
+        assert items == list(range(1, 200))
+
+
+async def test_readers_who_take_turns_miss_nothing() -> None:
+    async with asyncio.timeout(60), Supervisor(workers=1) as supervisor:
+        handle = await supervisor.submit(chores.count_to, 500)
+        seen = []
+        while len(seen) < 100:
+            async for event in handle.events():
+                if event.kind == "item":
+                    seen.append(event.value)
+                    break
+        seen += [event.value async for event in handle.events() if event.kind == "item"]
+        assert seen == list(range(500)) and (await handle.outcome()).succeeded
+
+
 async def test_unobserved_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with Supervisor(workers=1) as supervisor:
         with caplog.at_level(logging.ERROR, logger="orchestrator"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import chores
 import hosting
 import pytest
 
@@ -145,6 +146,63 @@ def test_plain_loop_under_the_policy_of_uvloop() -> None:
     # That policy has no child watchers, which only its own loops can do without.
     with policy_of(uvloop.EventLoopPolicy()):
         run_on(asyncio.SelectorEventLoop, hosting.use_one)
+
+
+async def read_in_turns() -> None:
+    """Leave jobs' events early, with items on their way between the two loops; every job goes on and ends."""
+    async with asyncio.timeout(60), Supervisor(workers=2) as supervisor:
+        for turns in range(12):
+            handle = await supervisor.submit(chores.count_to, 300)
+            seen = []
+            for turn in range(turns):
+                async for event in handle.events():
+                    if event.kind == "item":
+                        seen.append(event.value)
+                        if len(seen) > 7 * turn:
+                            break
+            if turns % 2:
+                assert (await handle.outcome()).succeeded
+                seen += [event.value async for event in handle.events() if event.kind == "item"]
+                assert seen == list(range(300))
+        async with supervisor.stream(chores.count_to, 100) as items:
+            assert [item async for item in items] == list(range(100))
+
+
+@posix
+def test_readers_may_leave_early_on_another_loop(logs: pytest.LogCaptureFixture) -> None:
+    run_on(NoTransport, read_in_turns)
+    assert was_moved(logs.records)
+
+
+async def look_often() -> None:
+    async with asyncio.timeout(60), Supervisor(workers=2) as supervisor:
+
+        async def work() -> None:
+            async with supervisor.map(chores.same, range(5_000)) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+        working, looks = asyncio.create_task(work()), 0
+        while not working.done():
+            for _ in range(20):
+                seen = supervisor.statistics()
+                assert seen.submitted == seen.queued + seen.running + seen.waiting + sum(seen.settled.values())
+                looks += 1
+            await asyncio.sleep(0)
+        await working
+        assert looks > 10
+    assert supervisor.statistics().settled == {"succeeded": 5_000}, "also of one that is closed"
+
+
+@posix
+def test_statistics_of_another_thread_belong_together(logs: pytest.LogCaptureFixture) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads take turns in the midst of a look
+    try:
+        run_on(NoTransport, look_often)
+    finally:
+        sys.setswitchinterval(interval)
+    assert was_moved(logs.records)
 
 
 @pytest.mark.parametrize(

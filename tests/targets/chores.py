@@ -155,6 +155,11 @@ def count_to(limit: int) -> Iterator[int]:
     yield from range(limit)
 
 
+def emit_count(limit: int) -> None:
+    for number in range(limit):
+        child.emit(number)
+
+
 def count_noting(path: str, limit: int) -> Iterator[int]:
     try:
         for number in range(limit):

@@ -98,14 +98,14 @@ def test_refused_calls_are_dropped() -> None:
 
 def test_ring_that_is_written_off_owes_for_unread_items_once() -> None:
     ring = Ring()
-    ring.push(Item(value=0), read=False)
+    ring.push(Item(value=0), owed=False)
     for number in range(1, 4):
-        ring.push(Item(value=number), read=True)
-        ring.push(Log(text="between"), read=True)
+        ring.push(Item(value=number), owed=True)
+        ring.push(Log(text="between"), owed=True)
     assert ring.write_off() == 3
     assert ring.write_off() == 0
-    ring.push(Item(value=4), read=False)
-    ring.push(Item(value=5), read=True)
+    ring.push(Item(value=4), owed=False)
+    ring.push(Item(value=5), owed=True)
     popped = [ring.pop() for _ in range(len(ring))]
     owed = [(event.value, owes) for event, owes in popped if isinstance(event, Item)]
     assert owed == [(0, False), (1, False), (2, False), (3, False), (4, False), (5, True)]

@@ -32,7 +32,7 @@ class FakeLink:
         note = self._note
         self.engine = SimpleNamespace(
             jobs=SimpleNamespace(cancel=note("cancel")),
-            talk=SimpleNamespace(credit=note("credit"), read=note("read"), write_off=note("write_off")),
+            talk=SimpleNamespace(credit=note("credit"), read=note("read"), stop_reading=note("stop_reading")),
             logger=SimpleNamespace(log=note("log")),
         )
 
@@ -160,10 +160,47 @@ async def test_items_are_credited_when_they_are_read() -> None:
     handle, record = handle_of(link)
     handle.event(record, Item(value=0))  # came before anybody read: needs no credit
     events = handle.events()
-    record.read = True
-    handle.event(record, Item(value=1))
+    handle.event(record, Item(value=1), owed=True)
     assert [(await anext(events)).value for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
     assert link.names().count("credit") == 1
+
+
+async def test_a_job_is_told_when_its_last_reader_has_left() -> None:
+    link = FakeLink()
+    handle, record = handle_of(link)
+    first, second = handle.events(), handle.events()
+    for number in range(3):
+        handle.event(record, Item(value=number), owed=True)
+    await anext(first)
+    del first
+    await asyncio.sleep(0)
+    assert link.names() == ["read", "credit"], "there is still one who reads"
+    await second.aclose()
+    await second.aclose()
+    assert link.asked[2:] == [("stop_reading", record, 2)]
+    assert [event async for event in second] == []
+    handle.event(record, Item(value=3), owed=True)  # was on its way when the engine was told
+    assert link.asked[3:] == [("credit", record, 1)]
+    third = handle.events()
+    handle.event(record, Item(value=4), owed=True)
+    assert [(await anext(third)).value for _ in range(4)] == [1, 2, 3, 4]  # type: ignore[union-attr]
+    assert link.names()[4:] == ["read", "credit"], "what was written off is credited once"
+    settle(record)
+
+
+async def test_events_may_be_dropped_on_another_thread_and_after_the_loop() -> None:
+    link = FakeLink()
+    handle, _ = handle_of(link)
+    held = [handle.events()]
+    await asyncio.to_thread(held.clear)
+    await asyncio.sleep(0)
+    assert link.names() == ["read", "stop_reading"]
+
+    async def leave() -> Any:
+        return handle_of(FakeLink())[0].events()
+
+    del_later = [await asyncio.to_thread(asyncio.run, leave())]
+    del_later.clear()
 
 
 # Calls
@@ -293,7 +330,7 @@ def test_ring_keeps_what_must_not_be_lost(kinds: list[str], times: int, read: bo
         if read and kind == "item" and number > 16:
             continue  # a job has no more than sixteen items ahead of a reader
         pushed.append(event(kind, number))
-        ring.push(pushed[-1], read=read)
+        ring.push(pushed[-1], owed=read)
         if takes and number % 20 < takes and len(ring):
             taken, owes = ring.pop()
             out.append(taken)
@@ -315,7 +352,7 @@ def test_ring_keeps_what_must_not_be_lost(kinds: list[str], times: int, read: bo
 def test_ring_counts_every_line_it_drops() -> None:
     ring = Ring()
     for number in range(5_000):
-        ring.push(Log(text=str(number)), read=False)
+        ring.push(Log(text=str(number)), owed=False)
     assert len(ring) == 1_000
     first = ring.pop()[0]
     assert isinstance(first, Log)
