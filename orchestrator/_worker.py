@@ -1,4 +1,4 @@
-"""A worker: a named slot that has one child after the other, and all that its child says."""
+"""A worker: a named slot that has one child after the other."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import _frames, _state, _wire
+from orchestrator import _state, _wire
 from orchestrator._attempt import Attempt
 from orchestrator._child_process import Child, Exit
+from orchestrator._frames import Logged
+from orchestrator._hearing import Hearing
 from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
 from orchestrator._models import DeathCertificate
 from orchestrator._spawn import NoSpawn
-from orchestrator._stacks import main_thread_of, with_source
+from orchestrator._stacks import main_thread_of
 from orchestrator._statistics import WorkerStatistics
 from orchestrator.exceptions import LaunchError
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from orchestrator._recipe import Recipe
     from orchestrator._record import Record
 
-# One bad line may be a half-written one of a dying child; three are a child that does not speak the protocol.
-_BAD_FRAMES = 3
 # The planned stop's ladder: asked; then stdin closed and SIGTERM; then killed. Ten seconds in all.
 _STOP_ASK = 5.0
 _STOP_TERM = 3.0
@@ -63,11 +63,10 @@ class Worker:
         self._max_jobs = max_jobs
         self._given = 0
         self._loop = asyncio.get_running_loop()
-        self._bad_frames = 0
         self._reason = ""
         self._detail = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._hello = False
+        self._hearing: Hearing | None = None
         self._was_ready = False
         self._outbox: list[bytes] = []
         self._flushing = False
@@ -152,13 +151,14 @@ class Worker:
             self.start_timer = None
         self.generation += 1
         self.flavour = None
-        self.jobs_done = self._given = self._bad_frames = 0
+        self.jobs_done = self._given = 0
         self._reason = self._detail = ""
-        self._hello = self._was_ready = self.turning = self.cleaning = False
+        self._was_ready = self.turning = self.cleaning = False
         self._outbox.clear()
         kind = InlineChild if self._recipe.inline else Child
         self.child = kind(f"{self.name}-{self.generation}", self._recipe, self)
         self.leases = Leases(self, self.child, self.pool.slots)
+        self._hearing = Hearing(self, self.child, self.leases)
         self.pool.run_child(self, self.child)
 
     async def run_child(self, child: Child | InlineChild, born: Callable[[Exception | None], None]) -> None:
@@ -309,106 +309,11 @@ class Worker:
 
     def received(self, child: Child | InlineChild, lines: list[bytes], oversized: list[bytes]) -> None:
         """Act on lines of the protocol."""
-        leases = self.leases
-        if child is not self.child or leases is None:
-            return
-        try:
-            self._act_on(leases, lines)
-        except Exception as error:
-            # A bug of ours; without the frames that are lost now the child's jobs would never end.
-            self.pool.log("worker.frames_mishandled", "critical", worker=self.name, exc_info=error)
-            self._misbehave(f"what it said was mishandled: {type(error).__name__}: {error}")
-        for head in oversized:
-            self._bad_frame(head, "too long")
-        self.settle_down()
-        self.pool.has_room(self)
-
-    def _act_on(self, leases: Leases, lines: list[bytes]) -> None:
-        for line in lines:
-            try:
-                frame = _frames.decode(line)
-            except _frames.BadFrame as error:
-                self._bad_frame(line, str(error))
-                continue
-            if type(frame) is _frames.Result or type(frame) is _frames.Error:
-                attempt = leases.remove(frame.fence)
-                if attempt is not None:
-                    self.jobs_done += 1
-                    self.desk.answered(attempt, frame)
-            elif frame is not None:
-                self._act(leases, frame)
-
-    def _act(self, leases: Leases, frame: _frames.Frame) -> None:
-        match frame:
-            case _frames.Logged():
-                attempt = None if frame.fence is None else leases.held.get(frame.fence)
-                if frame.stream == "stack":
-                    if attempt is not None:
-                        attempt.stack = with_source(frame.text)
-                    return
-                if frame.stream == "stderr" and self.child is not None:
-                    self.child.stderr.note(frame.text)
-                self.talk.logged(self, attempt, frame)
-            case _frames.Started():
-                attempt = leases.held.get(frame.fence)
-                if frame.flavour is not None:
-                    self.flavour = frame.flavour
-                if attempt is not None:
-                    if frame.kind is not None:
-                        attempt.record.target.learn(frame.kind)
-                    if not attempt.begun:
-                        attempt.begin()
-                    if frame.called and attempt.record.grant is not None:
-                        attempt.record.grant.began()
-            case _frames.Returned():
-                leases.took_back(frame.asked)
-                for fence in frame.fences:
-                    attempt = leases.remove(fence)
-                    if attempt is not None:
-                        attempt.over()
-                        self.desk.returned(attempt, frame.kind)
-            case _frames.Hello():
-                self._greet(frame)
-            case _frames.Ready():
-                if not self._hello:
-                    self._misbehave("it said ready before hello")
-                elif self.life.state == "ready":
-                    self._misbehave("it said ready twice")
-                else:
-                    self.step("ready")
-            case _frames.Extend():
-                if self.life.state == "starting":
-                    self._disarm()
-                    self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
-            case _frames.Bye():
-                if frame.reason and not self._detail:
-                    self._detail = frame.reason
-            case _frames.Pong():
-                return
-            case _:
-                attempt = leases.held.get(getattr(frame, "fence", -1))
-                if attempt is not None:
-                    self.talk.told(attempt, frame)
-
-    def _greet(self, frame: _frames.Hello) -> None:
-        assert self.child is not None
-        if frame.version != _wire.VERSION:
-            self._misbehave(f"it speaks version {frame.version} of the protocol, not {_wire.VERSION}")
-        elif frame.nonce != self.child.nonce:
-            self._misbehave("its hello is not an answer to ours")
-        else:
-            self._hello = True
-
-    def _bad_frame(self, line: bytes, problem: str) -> None:
-        self._bad_frames += 1
-        head = line[:200].decode("utf-8", "backslashreplace")
-        self.pool.log("child.sent_bad_frame", "warning", worker=self.name, generation=self.generation, head=head)
-        if self._bad_frames == _BAD_FRAMES:
-            self._misbehave(f"it wrote {_BAD_FRAMES} bad frames, the last one: {head!r} ({problem})")
-
-    def _misbehave(self, detail: str) -> None:
-        self._detail = self._detail or detail  # the first cause: a refused hello makes the ready after it wrong as well
-        self.kill("protocol")
+        hearing = self._hearing
+        if child is self.child and hearing is not None:
+            hearing.received(lines, oversized)
+            self.settle_down()
+            self.pool.has_room(self)
 
     def printed(self, child: Child | InlineChild, lines: list[str], dropped: int) -> None:
         """Log what came through the stderr pipe; it is the job's if only one ran."""
@@ -417,10 +322,29 @@ class Worker:
             running = [attempt for attempt in self.leases.held.values() if attempt.begun]
             attempt = running[0] if len(running) == 1 else None
         for line in lines:
-            self.talk.logged(self, attempt, _frames.Logged(text=line, stream="stderr", dropped=dropped))
+            self.talk.logged(self, attempt, Logged(text=line, stream="stderr", dropped=dropped))
             dropped = 0
         if dropped:
-            self.talk.logged(self, attempt, _frames.Logged(text="", stream="stderr", dropped=dropped))
+            self.talk.logged(self, attempt, Logged(text="", stream="stderr", dropped=dropped))
+
+    def is_ready(self) -> None:
+        """Take a step, for the child said that it takes jobs."""
+        self.step("ready")
+
+    def needs_longer(self) -> None:
+        """Wait longer for the child to be ready: it says that it is busy starting."""
+        if self.life.state == "starting":
+            self._disarm()
+            self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
+
+    def explain(self, detail: str) -> None:
+        """Keep a sentence for the death certificate: the first one, for the others follow from it."""
+        self._detail = self._detail or detail
+
+    def misbehave(self, detail: str) -> None:
+        """Kill a child that does not keep to the protocol."""
+        self.explain(detail)
+        self.kill("protocol")
 
     def died(self, child: Child | InlineChild, end: Exit) -> None:
         """Settle what the child leaves behind."""
@@ -445,7 +369,7 @@ class Worker:
         )
         self.last_death = certificate
         self._last_child = child
-        self.child = self.leases = None
+        self.child = self.leases = self._hearing = None
         self.flavour = None
         self.step("died")
         for attempt in (*ran, *waiting):
