@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from orchestrator import child, exceptions, testing
     from orchestrator._frozen import freeze_support
     from orchestrator._handle import JobHandle
+    from orchestrator._journal import Journal
     from orchestrator._models import Job, Limit, Outcome, RestartPolicy, RetryPolicy, callback
     from orchestrator._supervisor import Supervisor
     from orchestrator.blocking import BlockingSupervisor
@@ -15,6 +16,7 @@ __all__ = (
     "BlockingSupervisor",
     "Job",
     "JobHandle",
+    "Journal",
     "Limit",
     "Outcome",
     "RestartPolicy",
@@ -32,6 +34,7 @@ _HOMES = {
     "BlockingSupervisor": "blocking",
     "Job": "_models",
     "JobHandle": "_handle",
+    "Journal": "_journal",
     "Limit": "_models",
     "Outcome": "_models",
     "RestartPolicy": "_models",

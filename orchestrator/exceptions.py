@@ -8,6 +8,9 @@ OrchestratorError
 ├── LaunchError                          this host cannot start a child
 │   └── SelfSpawnError                   … because the program would start itself
 ├── PoolBroken                           children keep failing to start
+├── JournalError                         the journal cannot be opened
+│   ├── JournalInUse                     … because another supervisor uses it
+│   └── JournalDamaged                   … because its file is damaged, or no journal
 ├── SupervisorClosed (RuntimeError)      the supervisor is not open (any more)
 ├── WrongContext (RuntimeError)          called from another loop, thread or a forked process
 └── JobError                             one job did not succeed
@@ -36,6 +39,9 @@ __all__ = (
     "JobIndeterminate",
     "JobQuarantined",
     "JobTimedOut",
+    "JournalDamaged",
+    "JournalError",
+    "JournalInUse",
     "LaunchError",
     "OrchestratorError",
     "PayloadError",
@@ -102,6 +108,26 @@ class PoolBroken(OrchestratorError):
     def __init__(self, message: str, certificate: DeathCertificate | None = None) -> None:
         super().__init__(message)
         self.certificate = certificate
+
+
+class JournalError(OrchestratorError):
+    """Raised when a journal cannot be opened; the message names the remedy.
+
+    Attributes:
+        path: The journal's file.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"the journal {path!r} {problem}")
+        self.path = path
+
+
+class JournalInUse(JournalError):
+    """Raised when another supervisor, in this process or another, uses the journal."""
+
+
+class JournalDamaged(JournalError):
+    """Raised when the file is damaged, is no journal, or was written by a later version; it is left as it is."""
 
 
 class SupervisorClosed(OrchestratorError, RuntimeError):
@@ -204,4 +230,14 @@ class JobCancelled(JobError):
 
 
 class JobIndeterminate(JobError):
-    """Raised when a child died between the begin and the end of an outside effect."""
+    """Raised when it is unknown whether an outside effect happened; the job is not run again by itself.
+
+    Attributes:
+        effect: Key of the effect that was begun and not done; None when the job had no effect open.
+    """
+
+    def __init__(
+        self, message: str, *, effect: str | None = None, job_id: int = 0, key: str | None = None, attempts: int = 0
+    ) -> None:
+        super().__init__(message, job_id=job_id, key=key, attempts=attempts)
+        self.effect = effect
