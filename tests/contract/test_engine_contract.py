@@ -11,7 +11,7 @@ from typing import Any
 import hosting
 import pytest
 
-from orchestrator import Job, RestartPolicy, RetryPolicy, Supervisor, _worker
+from orchestrator import Job, RestartPolicy, RetryPolicy, Supervisor, _hearing, _worker
 from orchestrator._events import Item, Log, Progress
 from orchestrator.exceptions import (
     JobCancelled,
@@ -469,15 +469,15 @@ async def test_host_whose_logging_breaks_loses_nothing(
 async def test_bug_in_here_ends_the_child_and_not_the_jobs(
     fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = _worker.Worker._act
+    original = _hearing.Hearing._act
     broken = [True]
 
-    def act(self: Any, leases: Any, frame: Any) -> None:
+    def act(self: Any, frame: Any) -> None:
         if type(frame).__name__ == "Progressed" and broken.pop():
             raise ZeroDivisionError("a bug")
-        original(self, leases, frame)
+        original(self, frame)
 
-    monkeypatch.setattr(_worker.Worker, "_act", act)
+    monkeypatch.setattr(_hearing.Hearing, "_act", act)
     async with opened() as supervisor:
         with pytest.raises(JobCrashed, match="ZeroDivisionError: a bug"):
             await supervisor.run(hosting.hold)
