@@ -171,7 +171,10 @@ class Child:
             birth = Birth(self.name, owner.name, owner.generation, self.pid, started, marker, self.temp)
             self._birth = birth
             await witness.born(birth)
-        self.send({"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init})
+        init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init}
+        if witness is None or not witness.guards:
+            init["parent"] = os.getpid()
+        self.send(init)
 
     async def live(self) -> None:
         """Wait for the process to end, then empty its kill set and remove its temp folder."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from orchestrator._guardian import Guardian
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
@@ -72,7 +73,8 @@ class Engine:
         self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self.pool.proved)
         self.jobs.made_space = self._made_space
         self.talk = Talk(self.limits, self.logger)
-        self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger)
+        self._guardian = Guardian(self.log, options.secrets)
+        self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, self._guardian)
         if options.isolation == "inline":
             ignored = [name for name in ("command", "env", "env_allow", "cwd") if getattr(options, name) is not None]
             if ignored:
@@ -276,6 +278,7 @@ class Engine:
         for record in self.jobs.unsettled():
             self.jobs.abandon(record, SupervisorClosed("the supervisor ended before the job did"))
         await self.limits.aclose()
+        await self._guardian.aclose()
         self._executor.shutdown(wait=True)
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

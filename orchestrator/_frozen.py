@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 FLAG = "--orchestrator-child"
+# After the token, when the start is to be the supervisor's guardian and no child.
+GUARDIAN = ":guardian"
 VARIABLE = "ORCHESTRATOR_CHILD"
 
 # What a start that is half a child exits with: the first two of the exit codes that sysexits.h names for bad input.
@@ -97,11 +99,15 @@ def _divert() -> None:
         return
     if flag != FLAG:
         _end(EXIT_NO_FLAG, f"this start of the program was to be a child, but its argument {FLAG} is missing")
-    if not expected or given != expected:
+    if not expected or given not in (expected, expected + GUARDIAN):
         _end(EXIT_NO_TOKEN, f"{FLAG} is for the program itself to start its children with")
-    nonce = _read_nonce()
     without_loader(os.environ)
     del sys.argv[1:]
+    if given != expected:
+        from orchestrator import _guardian_main
+
+        _guardian_main.main()
+    nonce = _read_nonce()
     from orchestrator.child._main import main
 
     main(nonce)

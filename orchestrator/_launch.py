@@ -13,10 +13,19 @@ from orchestrator.exceptions import ConfigurationError, LaunchError, SelfSpawnEr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import FrameType
 
-__all__ = ("BOOT", "Launch", "check_host", "describe", "environment", "preamble")
+__all__ = (
+    "BOOT",
+    "Launch",
+    "check_host",
+    "describe",
+    "describe_guardian",
+    "environment",
+    "guardian_environment",
+    "preamble",
+)
 
 # A command for children, as a JSON list or a single path, where no `Supervisor(command=…)` can be written.
 COMMAND = "ORCHESTRATOR_CHILD_COMMAND"
@@ -26,6 +35,7 @@ DEPTH = "ORCHESTRATOR_DEPTH"
 DEEPEST = 4
 # What process lists show of a child.
 LABEL = "orchestrator-child"
+GUARDIAN_LABEL = "orchestrator-guardian"
 
 _LAUNCHER = "__PYVENV_LAUNCHER__"
 
@@ -54,6 +64,14 @@ sys.path.append(l)
 from orchestrator.child._main import main
 sys.path[:]=p
 main(n)
+"""
+
+# The program of a guardian.
+GUARDIAN_BOOT = """\
+import sys
+sys.path+=sys.argv[2:]
+from orchestrator._guardian_main import main
+main()
 """
 
 # With an allow-list these are inherited all the same: a Python whose libraries or home are found through them would
@@ -110,6 +128,45 @@ def describe(command: Sequence[str] | None = None) -> Launch:
     return Launch([python, *_flags(), _UNBUFFERED, "-c", BOOT, LABEL], reason)
 
 
+def describe_guardian() -> Launch:
+    """Return the command that starts this supervisor's guardian.
+
+    It never is a command that somebody gave for children: that may lead into a container or to another machine.
+
+    Raises:
+        LaunchError: If no Python is to be found here.
+        SelfSpawnError: If it would run the program itself.
+    """
+    if _frozen.is_frozen():
+        _check_armed()
+        flag = f"{_frozen.FLAG}={_frozen.token()}{_frozen.GUARDIAN}"
+        return Launch([_frozen.executable(), flag], "this is a frozen app, and its start goes through freeze_support()")
+    python, reason = _find_python()
+    # As few imports as can be. With PYTHONHOME, without which this Python may not find its library, not quite isolated.
+    flags = ["-P", "-s", "-S"] if "PYTHONHOME" in os.environ else ["-I", "-S"]
+    if sys.dont_write_bytecode:
+        flags.append("-B")
+    if sys.pycache_prefix:
+        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    places = [_library()]
+    if sys.platform != "linux":
+        import psutil
+
+        places.append(os.path.dirname(os.path.dirname(os.path.abspath(psutil.__file__))))
+    return Launch([python, *flags, "-c", GUARDIAN_BOOT, GUARDIAN_LABEL, *places], reason)
+
+
+def guardian_environment(secrets: Iterable[str] = ()) -> dict[str, str]:
+    """Return the environment of the guardian: this process's, so that whoever looks for what we started finds it."""
+    found = dict(os.environ)
+    if _frozen.is_frozen():
+        found[_frozen.VARIABLE] = _frozen.token()
+        found["PYINSTALLER_SUPPRESS_SPLASH_SCREEN"] = "1"
+    for name in secrets:
+        found.pop(name, None)
+    return found
+
+
 def preamble(nonce: str, *, own: bool = True) -> bytes:
     """Return the first bytes for a child's stdin, before any frame: its nonce, and where to import from.
 
@@ -118,7 +175,7 @@ def preamble(nonce: str, *, own: bool = True) -> bytes:
         own: Whether the child runs this very Python: it gets all of `sys.path`. Another one keeps its own and gets
             the folder of the main script and the current folder after it, if they are in ours, and the library.
     """
-    library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    library = _library()
     if own and _given(None)[0] is None:
         kind, paths = "=", _absolute(sys.path)
     else:
@@ -318,6 +375,11 @@ def _absolute(paths: Sequence[object]) -> list[str]:
             except OSError:
                 continue  # the current folder was deleted
     return list(dict.fromkeys(found))
+
+
+def _library() -> str:
+    """Return the folder that this library is in."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _near_script() -> list[str]:

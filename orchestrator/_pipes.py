@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator import _lifelines
+
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, Process
 
@@ -65,6 +67,7 @@ class FdPipes:
                 ours, theirs = (read, write) if ours_reads else (write, read)
                 self._ours.append(ours)
                 self._theirs.append(theirs)
+                _lifelines.hold((ours, theirs))
                 if sys.platform != "win32":
                     os.set_blocking(ours, False)
         except BaseException:
@@ -74,9 +77,7 @@ class FdPipes:
         self.arguments: dict[str, Any] = dict(zip(("stdin", "stdout", "stderr"), self._theirs, strict=True))
 
     def attach(self, process: Process, out: Sink, out_ended: Callable[[], None], err: Sink) -> None:
-        for fd in self._theirs:
-            os.close(fd)
-        self._theirs.clear()
+        self._close(self._theirs)
         self._reading = {self._out: (out, out_ended), self._err: (err, None)}
         for fd in self._reading:
             self._loop.add_reader(fd, self._readable, fd)
@@ -155,8 +156,8 @@ class FdPipes:
                 self._loop.remove_writer(self._in)
             self._waiting.clear()
             self.unsent = 0
-            os.close(self._in)
             self._ours.remove(self._in)
+            self._close([self._in])
             self._in = -1
 
     async def aclose(self) -> None:
@@ -167,10 +168,14 @@ class FdPipes:
         self._close_all()
 
     def _close_all(self) -> None:
-        for fd in (*self._ours, *self._theirs):
-            os.close(fd)
-        self._ours.clear()
-        self._theirs.clear()
+        self._close(self._ours)
+        self._close(self._theirs)
+
+    @staticmethod
+    def _close(fds: list[int]) -> None:
+        _lifelines.release(fds)
+        while fds:
+            os.close(fds.pop())
 
 
 class StreamPipes:

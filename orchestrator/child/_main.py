@@ -78,6 +78,10 @@ def _apply_init(runtime: Runtime) -> None:
     init = runtime.init
     if init.get("version", _wire.VERSION) != _wire.VERSION:
         end_protocol(f"version {init['version']} of the protocol is asked for, this is {_wire.VERSION}")
+    if init.get("parent"):
+        from orchestrator.child._orphan import die_with
+
+        die_with(init["parent"])
     os.environ.update(init.get("secrets") or {})
     if init.get("argv"):
         sys.argv[:] = init["argv"]

@@ -5,8 +5,33 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator import _wire
+
+# From <sys/prctl.h> and <signal.h>.
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
 # Rounds of looking for processes that were being forked while their parents were stopped.
 _ROUNDS = 10
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent does; only asked for while the supervisor has no guardian.
+
+    The end of stdin says it, too, but a thread hears that, and not while C code holds the interpreter's lock. Linux
+    sends the signal at the end of the *thread* that started this process, so it is sound only because that thread is
+    the one that runs the supervisor's loop for as long as this process lives. What this process started stays, which
+    is why a guardian is better. Where a program stands between the two, the signal would speak of that program.
+    """
+    if not sys.platform.startswith("linux") or os.getppid() != parent:
+        return
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        return  # a C library without it, or none to be found
+    if os.getppid() != parent:
+        os._exit(_wire.EXIT_PARENT_GONE)  # it went before the kernel knew whom to tell
 
 
 def children_of(pid: int) -> list[int]:
@@ -49,7 +74,16 @@ def kill_descendants() -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove this child's temp folder, and the supervisor's if it was the last one in there."""
+    """Remove a child's temp folder, and the supervisor's if it was the last one in there."""
+    remove_tree(path)
+    try:
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        return  # other children have theirs in there
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder and all that is in it, as far as that is allowed."""
     folders = [path]
     # Each folder after what is in it: the list grows while it is walked, and is emptied from its end.
     for folder in folders:
@@ -62,7 +96,7 @@ def remove_folder(path: str) -> None:
                         os.unlink(entry.path)
         except OSError:
             continue  # somebody else's file, or gone already: what is left keeps its folder
-    for folder in (*reversed(folders), os.path.dirname(path)):
+    for folder in reversed(folders):
         try:
             os.rmdir(folder)
         except OSError:
