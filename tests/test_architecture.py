@@ -54,6 +54,8 @@ TABLE = {
     "_state": row(VALUES),
     "_policy": row(VALUES),
     "_progress": row(VALUES),
+    "_liveness": row(),
+    "_resources": row(),
     # One concept each: options, targets, bytes, one effect of the system.
     "_options": row(f"{VALUES} _wire"),
     "_targets": row(f"{VALUES} child"),
@@ -69,9 +71,13 @@ TABLE = {
     "_store_schema": row(),
     "_store_payloads": row(),
     "_store_file": row("exceptions _journal _store_schema _store_payloads", packages="psutil"),
-    "_store_writes": row("_faults _store_rows _store_batch _store_schema _store_payloads _store_file"),
-    "_store_thread": row("exceptions _faults _journal _store_rows _store_batch _store_file _store_writes"),
-    "_store": row(f"{VALUES} _journal _store_rows _store_batch _store_thread"),
+    "_store_writes": row("_faults _store_rows _store_batch _store_payloads _store_file"),
+    "_store_retention": row("_store_payloads _store_file"),
+    "_store_run": row("_store_rows _store_payloads _store_file _store_retention", packages="psutil"),
+    "_store_thread": row(
+        "exceptions _faults _journal _store_rows _store_batch _store_file _store_writes _store_retention _store_run"
+    ),
+    "_store": row(f"{VALUES} _journal _store_rows _store_batch _store_file _store_run _store_thread"),
     "_journal_file": row("exceptions _journal _store_rows _store_payloads _store_file"),
     "_persist": row(packages="anyio"),
     "_lifelines": row(),
@@ -86,17 +92,27 @@ TABLE = {
     "_child_process": row("exceptions _wire _launch _killset _pipes _spawn _stderr _recipe", packages="anyio"),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
+    "_archive": row(f"{VALUES} _codec _store_rows", packages="msgspec"),
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
-    "_attempt": row("_killset"),
+    "_attempt": row("_killset _liveness"),
     "_leases": row("_wire _attempt"),
     "_hearing": row("_wire _frames _stacks"),
-    "_worker": row(f"{VALUES} _wire _state _frames _stacks _spawn _child_process _inline _attempt _leases _hearing"),
+    "_health": row("_liveness _resources _stacks"),
+    "_memory": row("_killset", packages="psutil"),
+    "_pings": row("_liveness"),
+    "_worker": row(
+        f"{VALUES} _wire _state _frames _spawn _child_process _inline _attempt _leases _liveness _health _hearing"
+    ),
     "_queue": row("_record"),
     "_talk": row(f"{VALUES} _frames child"),
     "_verdicts": row("exceptions"),
-    "_jobs": row(f"{VALUES} _frames _codec _policy _record _verdicts"),
-    "_pool": row("exceptions _policy _worker"),
+    "_effects": row(f"{VALUES} _frames _policy _targets _archive _verdicts"),
+    "_jobs": row(f"{VALUES} _frames _codec _policy _record _verdicts _effects"),
+    "_durable": row(
+        f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",
+    ),
+    "_pool": row("exceptions _policy _memory _pings _resources _worker"),
     "_engine": row(
         f"{VALUES} _options _targets _logs _limits _cache _journal _persist _child_process _inline _record _queue "
         "_talk _jobs _pool _guardian _recipe",
@@ -130,7 +146,7 @@ TABLE = {
     "__init__": row(),
 }
 
-PURE = ("exceptions", "_events", "_models", "_statistics", "_state", "_policy", "_progress")
+PURE = ("exceptions", "_events", "_models", "_statistics", "_state", "_policy", "_progress", "_liveness", "_resources")
 IMPURE_MODULES = frozenset(
     "anyio asyncio concurrent ctypes fcntl io logging multiprocessing os pathlib queue secrets select selectors shutil "
     "signal socket sqlite3 ssl structlog subprocess sys tempfile threading time urllib".split()
