@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator import _killset
+from orchestrator import _killset, _liveness
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Why an attempt is ended before it answers: somebody cancelled the job, or one of its bounds ran out.
 Why = Literal["cancelled", "timed_out", "silent", "expired"]
 
+# For reading what the child said while something here held up the loop; its time is up if that is no answer.
+_READ_TIME = 0.1
 # The stack dump is written by a signal handler within microseconds; this is for a machine that is very busy.
 _DUMP_TIME = 0.1
 
@@ -73,7 +75,7 @@ class Attempt:
         job = self.record.job
         if self.why is None:
             if job.timeout is not None:
-                self._timer = self.loop.call_later(job.timeout, self._run_out, "timed_out", job.timeout)  # type: ignore[arg-type]
+                self._timer = self._bound("timed_out", job.timeout)  # type: ignore[arg-type]
             self.heard()
 
     def heard(self) -> None:
@@ -82,11 +84,30 @@ class Attempt:
         if bound is not None and self.why is None:
             if self._progress_timer is not None:
                 self._progress_timer.cancel()
-            self._progress_timer = self.loop.call_later(bound, self._run_out, "silent", bound)  # type: ignore[arg-type]
+            self._progress_timer = self._bound("silent", bound)  # type: ignore[arg-type]
 
-    def _run_out(self, why: Why, bound: float) -> None:
-        self.record.step("timed_out")
-        self.end_early(why, bound)
+    def _bound(self, why: Why, bound: float) -> asyncio.TimerHandle:
+        due = self.loop.time() + bound
+        return self.loop.call_at(due, self._run_out, why, bound, due)
+
+    def _run_out(self, why: Why, bound: float, due: float) -> None:
+        """End it, unless we are late ourselves: then what it said meanwhile may be unread.
+
+        Its `timeout` counts on while our loop stalls, for the job runs on; its silence says nothing of a time in which
+        nobody listened.
+        """
+        late = self.loop.time() - due
+        if why == "silent" and _liveness.is_stall(late):
+            self.heard()
+        elif _liveness.is_late(late):
+            timer = self.loop.call_later(_READ_TIME, self._run_out, why, bound, float("inf"))  # once
+            if why == "silent":
+                self._progress_timer = timer
+            else:
+                self._timer = timer
+        else:
+            self.record.step("timed_out")
+            self.end_early(why, bound)
 
     def end_early(self, why: Why, bound: float = 0.0) -> None:
         """Ask the child to end it; after the grace time kill the child."""

@@ -274,7 +274,9 @@ class Child:
 
     def dump_stack(self) -> None:
         """Have the interpreter write its stack to `stack_path`, by a C handler: also when it holds the GIL."""
-        if sys.platform != "win32" and self.killset is not None and self.killset.root_lives():
+        if sys.platform == "win32" or self.killset is None or not os.path.exists(self.stack_path()):
+            return  # one of another kind, which may not know the signal, and would die of it
+        if self.killset.root_lives():
             # It is ours to reap, and the reaper is this process: no other can have its pid now.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.killset.root.pid, signal.SIGUSR2)

@@ -76,7 +76,9 @@ class Engine:
         self._guardian = Guardian(self.log, options.secrets)
         self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, self._guardian)
         if options.isolation == "inline":
-            ignored = [name for name in ("command", "env", "env_allow", "cwd") if getattr(options, name) is not None]
+            processes = ("command", "env", "env_allow", "cwd", "hang_timeout", "max_rss", "memory_limit")
+            ignored = [name for name in processes if getattr(options, name) is not None]
+            ignored += ["spares"] if options.spares else []
             if ignored:
                 self.log("supervisor.options_ignored", "warning", options=ignored, reason="jobs run in this process")
         self._end = asyncio.Event()
@@ -220,7 +222,7 @@ class Engine:
             settled={str(status): count for status, count in tuple(self.jobs.outcomes.items())},
             retries=self.jobs.retries,
             restarts=self.pool.restarts,
-            workers=tuple(worker.statistics() for worker in self.pool.workers),
+            workers=tuple(worker.statistics() for worker in self.pool.everybody()),
             limits=self.limits.statistics(),
             dropped_log_lines=self.talk.dropped_lines,
             abandoned_threads=len(self._recipe.abandoned),
@@ -263,7 +265,7 @@ class Engine:
 
     def kill_now(self) -> None:
         """Kill all children and remove their files without waiting; nothing works afterwards, so end the process."""
-        for worker in self.pool.workers:
+        for worker in self.pool.everybody():
             killset = getattr(worker.child, "killset", None)
             if killset is not None:
                 killset.kill_now()
@@ -277,6 +279,7 @@ class Engine:
         self.pool.kill()
         for record in self.jobs.unsettled():
             self.jobs.abandon(record, SupervisorClosed("the supervisor ended before the job did"))
+        self.pool.end()
         await self.limits.aclose()
         await self._guardian.aclose()
         self._executor.shutdown(wait=True)

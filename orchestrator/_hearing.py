@@ -24,6 +24,9 @@ class Hearing:
         worker: Whose child it is.
         child: Who speaks.
         leases: The attempts it holds.
+
+    Attributes:
+        last: Type of the last frame.
     """
 
     def __init__(self, worker: Worker, child: Child | InlineChild, leases: Leases) -> None:
@@ -32,6 +35,11 @@ class Hearing:
         self._leases = leases
         self._bad_frames = 0
         self._greeted = False
+        self._last: type[_frames.Frame] | None = None
+
+    @property
+    def last(self) -> str:
+        return "" if self._last is None else str(self._last.__struct_config__.tag)
 
     def received(self, lines: list[bytes], oversized: list[bytes]) -> None:
         """Act on lines of the protocol."""
@@ -54,6 +62,7 @@ class Hearing:
             except _frames.BadFrame as error:
                 self._bad_frame(line, str(error))
                 continue
+            self._last = frame.__class__ if frame is not None else self._last
             if type(frame) is _frames.Result or type(frame) is _frames.Error:
                 attempt = leases.remove(frame.fence)
                 if attempt is not None:

@@ -274,8 +274,8 @@ class DeathCertificate:
         worker: Name of the worker.
         generation: Which child of that worker it was, from 1.
         pid: Its process id, or None when no process came to be.
-        reason: `exit`, `signal`, `protocol`, `start`, `timeout`, `cancelled`, `stopped`, `recycled`, `hang`
-            or `oom`; the last only when the kernel's own counter says so.
+        reason: `exit`, `signal`, `protocol`, `start`, `timeout`, `cancelled`, `stopped`, `recycled`, `hang`,
+            `memory_limit` or `oom`; the last only when the kernel's own counter says so.
         exit_code: What it passed to exit, or None when a signal ended it or it is unknown.
         signal: Name of the signal that ended it, such as `SIGSEGV`.
         uptime: Seconds it lived.
@@ -283,7 +283,9 @@ class DeathCertificate:
         detail: One sentence more, when there is something to say.
         last_progress: The last progress of the job that was running.
         stderr: Its last 64 lines of stderr.
-        peak_memory: Largest resident memory in bytes, if known.
+        stack: Where it was stuck, if it was killed for its silence and could still say so.
+        peak_memory: Most memory that it and its descendants were seen to have, in bytes, when that is looked up at all:
+            shared pages count once.
         survivors: Processes of its kill set that could not be killed.
     """
 
@@ -312,6 +314,7 @@ class DeathCertificate:
             end = "ended"
         text = f"child {self.pid} of worker {self.worker} {end} after {self.uptime:.1f} s while {self.phase}"
         return f"{text}: {self.detail}" if self.detail else text
+    stack: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

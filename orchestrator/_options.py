@@ -14,6 +14,11 @@ from orchestrator.exceptions import ConfigurationError
 
 # Each is a process: no machine runs more, and a slip of the keyboard must not fill the memory.
 _MOST_WORKERS = 10_000
+# A child is suspect after 15 s of silence; before it is killed it must have been asked again, and have had time to say
+# where it is.
+_LEAST_HANG_TIMEOUT = 20.0
+# No child is smaller: with less than this every one would be killed, or replaced after every job.
+_LEAST_MEMORY = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,11 @@ class Options:
     cwd: str | os.PathLike[str] | None = None
     preload: Sequence[str] = ()
     max_jobs: int | None = None
+    max_age: Seconds | None = None
+    max_rss: int | None = None
+    memory_limit: int | None = None
+    hang_timeout: Seconds | None = None
+    spares: int = 0
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     grace: Seconds = 2.0
     start_timeout: Seconds = 60.0
@@ -50,6 +60,7 @@ class Options:
         whole(self.max_message_bytes, "max_message_bytes", minimum=1024)
         if self.max_jobs is not None:
             whole(self.max_jobs, "max_jobs", minimum=1)
+        self._check_resources()
         self._set("grace", seconds(self.grace, "grace", exclusive=False))
         self._set("start_timeout", seconds(self.start_timeout, "start_timeout"))
         _one_of(self.isolation, "isolation", ("process", "inline"))
@@ -76,6 +87,23 @@ class Options:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    def _check_resources(self) -> None:
+        whole(self.spares, "spares", minimum=0)
+        if self.spares > _MOST_WORKERS:
+            raise ConfigurationError("spares", f"must be at most {_MOST_WORKERS:,}, not {self.spares:,}")
+        if self.max_age is not None:
+            self._set("max_age", seconds(self.max_age, "max_age"))
+        for name in ("max_rss", "memory_limit"):
+            bound = getattr(self, name)
+            if bound is not None and whole(bound, name, minimum=1) < _LEAST_MEMORY:
+                raise ConfigurationError(name, f"is in bytes and must be at least {_LEAST_MEMORY:,}, not {bound:,}")
+        if self.max_rss is not None and self.memory_limit is not None and self.max_rss >= self.memory_limit:
+            problem = f"must be below memory_limit={self.memory_limit:,}, or no child is ever replaced for it"
+            raise ConfigurationError("max_rss", problem)
+        if self.hang_timeout is not None:
+            least = _LEAST_HANG_TIMEOUT
+            self._set("hang_timeout", seconds(self.hang_timeout, "hang_timeout", minimum=least, exclusive=False))
 
     def _check_limits(self) -> None:
         if isinstance(self.limits, Limit | str | Mapping) or not isinstance(self.limits, Iterable):
@@ -131,6 +159,11 @@ class OptionsDict(TypedDict, total=False):
     cwd: str | os.PathLike[str] | None
     preload: Sequence[str]
     max_jobs: int | None
+    max_age: Seconds | None
+    max_rss: int | None
+    memory_limit: int | None
+    hang_timeout: Seconds | None
+    spares: int
     restart: RestartPolicy | None
     grace: Seconds
     start_timeout: Seconds

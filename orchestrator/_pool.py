@@ -6,7 +6,10 @@ import random
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from orchestrator._memory import OomCounter, Sampler
+from orchestrator._pings import Pinger
 from orchestrator._policy import StartGuard
+from orchestrator._resources import Allowance
 from orchestrator._worker import Worker
 from orchestrator.exceptions import PoolBroken
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator._child_process import Child
     from orchestrator._inline import InlineChild
     from orchestrator._jobs import Jobs
+    from orchestrator._killset import Identity
     from orchestrator._logs import Logger
     from orchestrator._models import DeathCertificate
     from orchestrator._options import Options
@@ -48,6 +52,8 @@ class Pool:
         start_soon: Runs a coroutine in the engine's task group.
 
     Attributes:
+        workers: Those that take jobs.
+        spares: Those whose children are kept for the place of another's.
         closing: No child is started any more.
         survivors: Processes that could not be killed.
     """
@@ -59,6 +65,7 @@ class Pool:
         self.grace: float = options.grace  # type: ignore[assignment]
         self.slots = options.concurrency
         self.workers: list[Worker] = []
+        self.spares: list[Worker] = []
         self.restarts = 0
         self.survivors: list[int] = []
         self.closing = False
@@ -72,6 +79,15 @@ class Pool:
         self._held_until: float | None = None
         self._last_certificate: DeathCertificate | None = None
         self._born: asyncio.Future[Exception | None] | None = None
+        self._allowance = Allowance(
+            max_jobs=options.max_jobs,
+            max_rss=options.max_rss,
+            max_age=options.max_age,  # type: ignore[arg-type]
+            memory_limit=options.memory_limit,
+        )
+        self._oom = OomCounter()
+        self._pinger = Pinger(loop, self.everybody, options.hang_timeout, self.log, self._oom.note)  # type: ignore[arg-type]
+        self._sampler = Sampler(loop, self._roots, lambda worker, memory: worker.health.weighed(memory))
 
     def furnish(self, queue: Queue, jobs: Jobs, talk: Talk, recipe: Recipe) -> None:
         """Make the workers; they get children when they are started."""
@@ -80,12 +96,20 @@ class Pool:
         self._talk = talk
         self._recipe = recipe
         for _ in range(self._options.workers or 1):
-            self._add_worker()
+            self.workers.append(self._new_worker())
+        if self._options.isolation == "process":
+            for _ in range(self._options.spares):
+                worker = self._new_worker()
+                worker.spare = True
+                self.spares.append(worker)
 
-    def _add_worker(self) -> None:
+    def _new_worker(self) -> Worker:
         self._names += 1
-        worker = Worker(f"w{self._names}", self, self.jobs, self._talk, self._recipe, self._options.max_jobs)
-        self.workers.append(worker)
+        return Worker(f"w{self._names}", self, self.jobs, self._talk, self._recipe, self._allowance)
+
+    def everybody(self) -> list[Worker]:
+        """Return all workers, those that are kept in reserve last."""
+        return self.workers + self.spares
 
     def log(self, event: str, level: str = "info", **fields: Any) -> None:
         """Log one event of this pool."""
@@ -97,19 +121,30 @@ class Pool:
         self._start(self.workers[0])
         error: Exception | None = await born
         self._opened = error is None
+        if self._opened and self._options.isolation == "process":
+            self._pinger.start()
+            if self._allowance.weighs:
+                self._sampler.start(f"orchestrator-{self._options.name}-memory")
         return error
 
     def stop(self) -> None:
         """Stop all children as planned; none is started any more."""
         self.closing = True
-        for worker in self.workers:
+        self._pinger.stop()
+        for worker in self.everybody():
             worker.stop()
 
     def kill(self) -> None:
         """Kill all children; none is started any more."""
         self.closing = True
-        for worker in self.workers:
+        self._pinger.stop()
+        self._sampler.stop()
+        for worker in self.everybody():
             worker.kill("stopped")
+
+    def end(self) -> None:
+        """Leave no thread behind."""
+        self._sampler.join()
 
     # What workers tell
 
@@ -117,6 +152,15 @@ class Pool:
         """Run a child in the engine's task group."""
         self.guard.began(worker.name, self.loop.time())
         self._start_soon(self._live, worker, child)
+
+    def _roots(self) -> list[tuple[Worker, Identity]]:
+        """Return whose memory is to be looked up."""
+        killsets = [(worker, getattr(worker.child, "killset", None)) for worker in self.everybody()]
+        return [(worker, killset.root) for worker, killset in killsets if killset is not None]
+
+    def ran_out_of_memory(self) -> bool:
+        """Return whether the kernel says that it killed one of its processes for want of memory just now."""
+        return self._oom.rose()
 
     async def _live(self, worker: Worker, child: Child | InlineChild) -> None:
         first, self._born = self._born, None
@@ -134,6 +178,9 @@ class Pool:
         self.queue.has_room()
         self.queue.pump()
         self._revisit()
+        for spare in self.spares:
+            if spare.state == "down":
+                self._start(spare)
 
     def has_room(self, worker: Worker) -> None:
         """A child may take more jobs than before."""
@@ -181,7 +228,7 @@ class Pool:
             signal=certificate.signal,
             detail=certificate.detail or None,
         )
-        if not planned:
+        if not planned or worker.spare:
             self._start(worker)
         if self.guard.broken:
             self._refuse_all()
@@ -202,6 +249,7 @@ class Pool:
         """Start a worker's child now, or when the start guard allows it."""
         if self.closing or worker.retiring or worker.is_blocked or worker.state not in ("down", "backoff"):
             return
+        self.relieve(worker)  # its child, when it has one, is the spare
         delay = self.guard.delay(worker.name, self.loop.time())
         if delay is not None and delay <= 0:
             worker.step("start")
@@ -214,9 +262,26 @@ class Pool:
 
     def _revisit(self) -> None:
         """Ask the start guard again for those who wait: a start has ended."""
-        for worker in self.workers:
+        for worker in self.everybody():
             if worker.state == "backoff":
                 self._start(worker)
+
+    def relieve(self, worker: Worker) -> None:
+        """Have a spare take the place of a worker that has no child, or soon has none; that one is a spare from now on.
+
+        Workers change places, and never children: each child belongs to one worker for life, under that one's name.
+        """
+        # A fresh one rather than one that was silent for a while and got well again.
+        ready = [spare for spare in self.spares if spare.is_open()]
+        spare = min(ready, key=lambda spare: spare.flavour is not None, default=None)
+        if spare is None or worker.spare or worker.retiring or self.closing:
+            return
+        self.workers[self.workers.index(worker)] = spare
+        self.spares[self.spares.index(spare)] = worker
+        worker.spare, spare.spare = True, False
+        self.log("worker.relieved", worker=worker.name, by=spare.name)
+        self.queue.has_room()
+        self.loop.call_soon(self.queue.pump)  # not now: it may be at work
 
     def want_children(self) -> None:
         """Start as many children as there are jobs that nobody takes."""
@@ -274,7 +339,7 @@ class Pool:
         """Have `count` workers; those that are too many finish their jobs first."""
         kept = [worker for worker in self.workers if not worker.retiring]
         for _ in range(count - len(kept)):
-            self._add_worker()
+            self.workers.append(self._new_worker())
         # Idle ones go first, for they lose nothing.
         for worker in sorted(kept, key=lambda worker: worker.held)[: max(0, len(kept) - count)]:
             worker.retire()

@@ -13,7 +13,8 @@ class WorkerStatistics:
     """One worker at one moment.
 
     Attributes:
-        state: `down`, `starting`, `ready`, `busy`, `stopping`, `backoff` or `broken`.
+        state: `down`, `starting`, `ready`, `busy`, `suspect` (silent for long: it gets no more jobs), `spare` (ready,
+            and kept for the place of another), `stopping`, `backoff` or `broken`.
         pid: Of its child, if there is one.
         flavour: `plain`, `async` or `sync-browser` once the first job fixed it.
         generation: How many children it has had.

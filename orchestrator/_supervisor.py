@@ -55,6 +55,12 @@ class Supervisor:
         cwd: Working directory of children.
         preload: Modules, or `"module:function"` to call, before a child counts as ready.
         max_jobs: Replace a child after so many jobs.
+        max_age: Replace a child between two jobs after so many seconds, ten percent more or less.
+        max_rss: Replace a child between two jobs when it and its descendants have more bytes of memory than this.
+        memory_limit: Kill a child when it and its descendants have more bytes of memory than this; its job crashed.
+        hang_timeout: Kill a child that has been silent for so many seconds, at least 20: stopped, or stuck in C code
+            that holds the interpreter's lock. By default it only gets no more jobs.
+        spares: Children that are kept ready beyond those in use, to take the place of one that dies or is replaced.
         restart: When a worker's child is started again.
         grace: Seconds a cancelled or timed-out job has for ending by itself before its child is killed.
         start_timeout: Seconds a child has for becoming ready.
@@ -83,6 +89,11 @@ class Supervisor:
         cwd: str | os.PathLike[str] | None = None,
         preload: Sequence[str] = (),
         max_jobs: int | None = None,
+        max_age: Seconds | None = None,
+        max_rss: int | None = None,
+        memory_limit: int | None = None,
+        hang_timeout: Seconds | None = None,
+        spares: int = 0,
         restart: RestartPolicy | None = None,
         grace: Seconds = 2.0,
         start_timeout: Seconds = 60.0,
@@ -103,6 +114,11 @@ class Supervisor:
             cwd=cwd,
             preload=preload,
             max_jobs=max_jobs,
+            max_age=max_age,
+            max_rss=max_rss,
+            memory_limit=memory_limit,
+            hang_timeout=hang_timeout,
+            spares=spares,
             restart=RestartPolicy() if restart is None else restart,
             grace=grace,
             start_timeout=start_timeout,

@@ -6,16 +6,16 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import _state, _wire
+from orchestrator import _liveness, _state, _wire
 from orchestrator._attempt import Attempt
 from orchestrator._child_process import Child, Exit
 from orchestrator._frames import Logged
+from orchestrator._health import Health
 from orchestrator._hearing import Hearing
 from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
 from orchestrator._models import DeathCertificate
 from orchestrator._spawn import NoSpawn
-from orchestrator._stacks import main_thread_of
 from orchestrator._statistics import WorkerStatistics
 from orchestrator.exceptions import LaunchError
 
@@ -25,10 +25,16 @@ if TYPE_CHECKING:
     from orchestrator._owners import Desk, Listener, Pool
     from orchestrator._recipe import Recipe
     from orchestrator._record import Record
+    from orchestrator._resources import Allowance
 
 # The planned stop's ladder: asked; then stdin closed and SIGTERM; then killed. Ten seconds in all.
 _STOP_ASK = 5.0
 _STOP_TERM = 3.0
+# A child that says again and again that it is still starting is believed for so long in all: ten minutes cover what
+# is really loaded, and a start that hangs must end.
+_LONGEST_START = 600.0
+# For reading what came while something held up our loop.
+_READ_TIME = 0.1
 
 
 class Worker:
@@ -39,9 +45,11 @@ class Worker:
         retiring: It gets no new child, and is dropped when it is down.
         turning: Its child is to be replaced by one of another flavour as soon as it is idle.
         cleaning: Processes that a cancelled job left behind are being killed; no new job until they are gone.
+        health: The condition of its child.
+        spare: It takes no jobs; its child is kept for another worker's place.
     """
 
-    def __init__(self, name: str, pool: Pool, desk: Desk, talk: Listener, recipe: Recipe, max_jobs: int | None) -> None:
+    def __init__(self, name: str, pool: Pool, desk: Desk, talk: Listener, recipe: Recipe, allowance: Allowance) -> None:
         self.name = name
         self.pool = pool
         self.desk = desk
@@ -55,17 +63,19 @@ class Worker:
         self.retiring = False
         self.turning = False
         self.cleaning = False
+        self.spare = False
         self.child: Child | InlineChild | None = None
         self.leases: Leases | None = None
         self.last_death: DeathCertificate | None = None
         self.start_timer: asyncio.TimerHandle | None = None
         self._recipe = recipe
-        self._max_jobs = max_jobs
-        self._given = 0
+        self._allowance = allowance
         self._loop = asyncio.get_running_loop()
+        self.health = Health(self, None, allowance, self._loop)
         self._reason = ""
         self._detail = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._start_began = 0.0
         self._hearing: Hearing | None = None
         self._was_ready = False
         self._outbox: list[bytes] = []
@@ -84,6 +94,11 @@ class Worker:
         return self._last_child in self._recipe.abandoned
 
     @property
+    def last_heard(self) -> str:
+        """The type of the last frame that the child sent."""
+        return "" if self._hearing is None else self._hearing.last
+
+    @property
     def held(self) -> int:
         return 0 if self.leases is None else len(self.leases)
 
@@ -93,7 +108,8 @@ class Worker:
             self.life.state == "ready"
             and not self.turning
             and not self.cleaning
-            and (self._max_jobs is None or self._given < self._max_jobs)
+            and not self.health.suspect
+            and not self.health.use.worn
         )
 
     def takes(self, record: Record) -> bool:
@@ -121,8 +137,8 @@ class Worker:
 
     def statistics(self) -> WorkerStatistics:
         state = self.life.state
-        if state == "ready" and self.held:
-            state = "busy"
+        if state == "ready":
+            state = "suspect" if self.health.suspect else "busy" if self.held else "spare" if self.spare else "ready"
         return WorkerStatistics(
             name=self.name,
             state="stopping" if state == "dying" else state,
@@ -151,12 +167,14 @@ class Worker:
             self.start_timer = None
         self.generation += 1
         self.flavour = None
-        self.jobs_done = self._given = 0
+        self.jobs_done = 0
         self._reason = self._detail = ""
         self._was_ready = self.turning = self.cleaning = False
+        self._start_began = self._loop.time()
         self._outbox.clear()
         kind = InlineChild if self._recipe.inline else Child
         self.child = kind(f"{self.name}-{self.generation}", self._recipe, self)
+        self.health = Health(self, self.child, self._allowance, self._loop)
         self.leases = Leases(self, self.child, self.pool.slots)
         self._hearing = Hearing(self, self.child, self.leases)
         self.pool.run_child(self, self.child)
@@ -177,20 +195,32 @@ class Worker:
             return
         born(None)
         if self.life.state == "starting":
-            self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
+            self._wait_for_start(self.pool.start_timeout)
         self.pool.log("worker.child_started", worker=self.name, generation=self.generation, pid=child.pid)
         if self.life.state != "starting":  # stopped or killed while it was being spawned
             child.kill()
         await child.live()
         self.pool.child_buried(self, child)
 
-    def _start_too_long(self) -> None:
-        self._detail = f"it was not ready within {self.pool.start_timeout:g} s"
+    def _wait_for_start(self, bound: float) -> None:
+        self._disarm()
+        self._timer = self._loop.call_later(bound, self._start_too_long, self._loop.time() + bound)
+
+    def _start_too_long(self, due: float) -> None:
+        late = self._loop.time() - due
+        if _liveness.is_late(late):
+            # What held us up held up the reading too: it may have said that it is ready.
+            self._wait_for_start(self.pool.start_timeout if _liveness.is_stall(late) else _READ_TIME)
+            return
+        longest = max(_LONGEST_START, self.pool.start_timeout)
+        bound = longest if self._loop.time() - self._start_began >= longest else self.pool.start_timeout
+        self._detail = f"it was not ready within {bound:g} s"
         self.kill("start")
 
     def _welcome(self) -> None:
         self._was_ready = True
         self._disarm()
+        self.health.begin(watched=not self._recipe.inline)
         self.pool.child_ready(self)
 
     def lease(self, record: Record) -> None:
@@ -199,7 +229,8 @@ class Worker:
         record.state = "running"
         record.attempts += 1
         attempt = record.attempt = Attempt(self.desk.leased(record), record, self, self._loop)
-        self._given += 1
+        if self.health.use.give():
+            self._loop.call_soon(self.pool.relieve, self)
         if self.flavour is None and record.target.kind is not None:
             self.flavour = "async" if record.target.is_async else "plain"
         frame = self.leases.add(attempt)
@@ -250,6 +281,7 @@ class Worker:
 
     def retire(self) -> None:
         """Finish what the child has, then be no more."""
+            self.pool.relieve(self)
         self.retiring = self.turning = True
         if self.life.state == "ready":
             self.settle_down()
@@ -258,8 +290,7 @@ class Worker:
 
     def settle_down(self) -> None:
         """Recycle an idle child that has done its share, or that is of the wrong flavour."""
-        worn = self._max_jobs is not None and self._given >= self._max_jobs
-        if (worn or self.turning) and not self.held and not self.cleaning:
+        if (self.health.use.worn or self.turning) and not self.held and not self.cleaning:
             self.recycle()
 
     def kill(self, reason: str) -> None:
@@ -297,13 +328,14 @@ class Worker:
 
     def read_stack(self) -> str:
         """Return what `dump_stack` brought, as a traceback; empty when it brought nothing."""
-        if self.child is None:
-            return ""
-        try:
-            with open(self.child.stack_path(), encoding="utf-8", errors="replace") as file:
-                return main_thread_of(file.read(256 * 1024))
-        except OSError:
-            return ""
+        return self.health.read_stack()
+
+    def pardon(self) -> None:
+        """Hold no silence up to now against the child or its jobs: it was we who did not listen."""
+        self.health.pardon()
+        for attempt in () if self.leases is None else self.leases.held.values():
+            if attempt.begun:
+                attempt.heard()
 
     # Hearing (what `ChildOwner` asks for)
 
@@ -316,6 +348,9 @@ class Worker:
             self.pool.has_room(self)
 
     def printed(self, child: Child | InlineChild, lines: list[str], dropped: int) -> None:
+            health = self.health
+            if health.pulse is not None:
+                health.spoke(health.pulse)
         """Log what came through the stderr pipe; it is the job's if only one ran."""
         attempt = None
         if child is self.child and self.leases is not None:
@@ -334,8 +369,8 @@ class Worker:
     def needs_longer(self) -> None:
         """Wait longer for the child to be ready: it says that it is busy starting."""
         if self.life.state == "starting":
-            self._disarm()
-            self._timer = self._loop.call_later(self.pool.start_timeout, self._start_too_long)
+            left = self._start_began + max(_LONGEST_START, self.pool.start_timeout) - self._loop.time()
+            self._wait_for_start(max(0.0, min(self.pool.start_timeout, left)))
 
     def explain(self, detail: str) -> None:
         """Keep a sentence for the death certificate: the first one, for the others follow from it."""
@@ -354,6 +389,8 @@ class Worker:
         ran, waiting = self.leases.close()
         phase = "stopping" if planned else "starting" if not self._was_ready else "running" if ran else "idle"
         certificate = DeathCertificate(
+        health = self.health
+        health.end()
             worker=self.name,
             generation=self.generation,
             pid=child.pid,
@@ -370,6 +407,8 @@ class Worker:
         self.last_death = certificate
         self._last_child = child
         self.child = self.leases = self._hearing = None
+            stack=health.stack,
+            peak_memory=health.use.peak,
         self.flavour = None
         self.step("died")
         for attempt in (*ran, *waiting):
@@ -392,6 +431,9 @@ class Worker:
     def take_back(self, attempt: Attempt) -> None:
         """Drop an attempt that was never sent."""
         if self.leases is not None:
+        if end.signal == "SIGKILL" and self.pool.ran_out_of_memory():
+            self._detail = self._detail or "the kernel killed it for want of memory (its own count says so)"
+            return "oom"
             self.leases.remove(attempt.fence)
 
     def is_freed(self) -> None:
