@@ -74,8 +74,8 @@ def begin_run(database: JournalDatabase) -> Left:
     (last_job,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
     (last_fence,) = connection.execute("SELECT coalesce(max(fence), 0) FROM attempts").fetchone()
     connection.execute(
-        "INSERT INTO runs (id, boot, host, pid, started) VALUES (?, ?, ?, ?, ?)",
-        (run_id, boot, socket.gethostname(), os.getpid(), time.time()),
+        "INSERT INTO runs (id, boot, host, platform, pid, started) VALUES (?, ?, ?, ?, ?, ?)",
+        (run_id, boot, socket.gethostname(), f"Python {sys.version} on {sys.platform}", os.getpid(), time.time()),
     )
     return Left(
         run_id=run_id,

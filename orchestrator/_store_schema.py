@@ -14,6 +14,7 @@ CREATE TABLE runs (
     id TEXT NOT NULL UNIQUE,
     boot TEXT NOT NULL,
     host TEXT NOT NULL,
+    platform TEXT NOT NULL,     -- of Python and the system, for whoever looks for the cause of a crash
     pid INTEGER NOT NULL,
     started REAL NOT NULL,      -- wall clock, as every time here but births.started
     ended REAL,

@@ -20,7 +20,8 @@ from orchestrator.cli._options import (
     parse_limits,
     target_problem,
 )
-from orchestrator.exceptions import ConfigurationError, OrchestratorError
+from orchestrator.cli._quarantine import quarantine
+from orchestrator.exceptions import ConfigurationError, JournalError, JournalInUse, OrchestratorError
 
 COMMANDS_GROUP = "orchestrator.commands"
 DISTRIBUTION = "subprocess-orchestrator"
@@ -34,6 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(quarantine)
+# EX_TEMPFAIL of sysexits.h: the same command will work when the other supervisor has ended.
+_JOURNAL_IN_USE = 75
 
 
 def run_app(arguments: list[str] | None) -> int:
@@ -52,6 +57,8 @@ def run_app(arguments: list[str] | None) -> int:
         return _fail(str(problem), 2)
     except ConfigurationError as error:
         return _fail(f"--{error.field.replace('_', '-')}: {error.args[0].removeprefix(f'{error.field}: ')}.", 2)
+    except JournalError as error:
+        return _fail(f"{error}.", _JOURNAL_IN_USE if isinstance(error, JournalInUse) else 1)
     except OrchestratorError as error:
         return _fail(f"{error}\nRun `orchestrator doctor` to see what this host lacks.", 1)
     except _CommandLineError as error:
