@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from orchestrator import _launch, _wire
+from orchestrator._child_files import open_file
 from orchestrator._killset import KillSet
 from orchestrator._pipes import Pipes, make_pipes
 from orchestrator._recipe import Birth
@@ -284,7 +285,7 @@ class Child:
     def running_fence(self) -> int | None:
         """Return the fence of the last attempt that a dead plain child began, 0 for none, None if it kept no note."""
         try:
-            with open(os.path.join(self.temp, _wire.RUNNING_FILE), "rb") as file:
+            with open_file(os.path.join(self.temp, _wire.RUNNING_FILE)) as file:
                 text = file.read(32).split(b"\n", 1)[0]
         except OSError:
             return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator import _wire
+from orchestrator._child_files import open_file
 from orchestrator._models import Job, callback
 from orchestrator.child import _typed
 from orchestrator.exceptions import PayloadError, PayloadTooLarge
@@ -265,7 +266,7 @@ def decode_typed(text: str, target: Target) -> Any:
 def read_value_file(path: str) -> Any:
     """Return the JSON value in a file that a child wrote, and remove the file: the child may live for long."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return from_json(file.read())
     finally:
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import os
 import random
 from typing import TYPE_CHECKING
 
+from orchestrator._child_files import open_file
 from orchestrator._liveness import Pulse
 from orchestrator._resources import Use, megabytes
 from orchestrator._stacks import main_thread_of
@@ -115,7 +116,7 @@ class Health:
         if self._child is None:
             return ""
         try:
-            with open(self._child.stack_path(), "rb") as file:
+            with open_file(self._child.stack_path()) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_DUMP))
                 return main_thread_of(file.read().decode("utf-8", "replace"))
         except OSError:

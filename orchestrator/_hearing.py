@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator import _frames, _wire
+from orchestrator._child_files import is_in
 from orchestrator._stacks import with_source
 
 if TYPE_CHECKING:
@@ -64,12 +65,22 @@ class Hearing:
                 continue
             self._last = frame.__class__ if frame is not None else self._last
             if type(frame) is _frames.Result or type(frame) is _frames.Error:
+                if type(frame) is _frames.Result and not self._owns(frame.value_file, frame.typed_file):
+                    return
                 attempt = leases.remove(frame.fence)
                 if attempt is not None:
                     worker.jobs_done += 1
                     worker.desk.answered(attempt, frame)
             elif frame is not None:
                 self._act(frame)
+
+    def _owns(self, *paths: str | None) -> bool:
+        """Return whether files are the child's own; what lies elsewhere would be read, and removed, for it."""
+        for path in paths:
+            if path is not None and not is_in(self._child.temp, path):
+                self._worker.misbehave(f"it named a file outside its folder: {path[:200]!r}")
+                return False
+        return True
 
     def _act(self, frame: _frames.Frame) -> None:
         worker = self._worker

@@ -38,6 +38,7 @@ ENGINE = "anyio msgspec psutil structlog"
 TABLE = {
     # What children import too: the standard library, and msgspec when a target's annotations ask for it.
     "_wire": row(),
+    "_child_files": row(),
     "child": row("_wire", packages="msgspec"),
     "_killset_process": row(),
     "_killset_linux": row("_killset_process"),
@@ -59,7 +60,7 @@ TABLE = {
     # One concept each: options, targets, bytes, one effect of the system.
     "_options": row(f"{VALUES} _wire"),
     "_targets": row(f"{VALUES} child"),
-    "_codec": row(f"{VALUES} _wire _targets child", packages="msgspec"),
+    "_codec": row(f"{VALUES} _wire _child_files _targets child", packages="msgspec"),
     "_frames": row("_models _wire", packages="msgspec"),
     "_logs": row(),
     "_limits": row(f"{VALUES} _policy", packages="aiolimiter"),
@@ -89,7 +90,9 @@ TABLE = {
     "_recipe": row("exceptions _targets"),
     "_spawn": row("exceptions", packages="anyio"),
     "_guardian": row("exceptions _persist _launch _killset _pipes _spawn", packages="anyio"),
-    "_child_process": row("exceptions _wire _launch _killset _pipes _spawn _stderr _recipe", packages="anyio"),
+    "_child_process": row(
+        "exceptions _wire _child_files _launch _killset _pipes _spawn _stderr _recipe", packages="anyio"
+    ),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
     "_archive": row(f"{VALUES} _codec _store_rows", packages="msgspec"),
@@ -97,8 +100,8 @@ TABLE = {
     "_owners": row(),
     "_attempt": row("_killset _liveness"),
     "_leases": row("_wire _attempt"),
-    "_hearing": row("_wire _frames _stacks"),
-    "_health": row("_liveness _resources _stacks"),
+    "_hearing": row("_wire _child_files _frames _stacks"),
+    "_health": row("_child_files _liveness _resources _stacks"),
     "_memory": row("_killset", packages="psutil"),
     "_pings": row("_liveness"),
     "_worker": row(
@@ -128,8 +131,7 @@ TABLE = {
     "_stream": row("_events _models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_supervisor": row(
-        f"{VALUES} _wire _options _persist _launch _spawn _record _engine _link _handle _submission _map "
-        "_stream"
+        f"{VALUES} _wire _options _persist _launch _spawn _record _engine _link _handle _submission _map _stream"
     ),
     "_service": row(f"{VALUES} _state _policy _logs _launch _child_process _worker _supervisor", packages=ENGINE),
     # Ways in.

@@ -12,6 +12,9 @@ from orchestrator.child._inbox import end_protocol
 from orchestrator.child._runtime import Runtime
 from orchestrator.child._stdio import LineWriter, claim_protocol_fds
 
+# Half of the scale: the kernel takes this process for having half of all memory more than it has.
+_OOM_SCORE = 500
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -68,10 +71,21 @@ def _adapt_process(runtime: Runtime) -> None:
     sys.stderr = sys.__stderr__ = runtime.err = err  # type: ignore[misc]
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
     faulthandler.enable(2)
+    _offer_memory()
     # A handler that does nothing but look for a cancel: SIG_IGN would be inherited and would disable interrupt_main.
     _signal.signal(_signal.SIGINT, runtime.on_signal)
     if sys.platform != "win32":
         _signal.signal(_signal.SIGUSR1, runtime.on_signal)
+
+
+def _offer_memory() -> None:
+    """Have the kernel take this process, and what it starts, before the supervisor when memory runs out."""
+    if sys.platform == "linux":
+        try:
+            with open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
+                file.write(b"%d" % min(1000, int(file.read()) + _OOM_SCORE))
+        except (OSError, ValueError):
+            pass  # no /proc, or not ours to write: then the kernel chooses as it likes
 
 
 def _apply_init(runtime: Runtime) -> None:
