@@ -9,6 +9,7 @@ from orchestrator import _killset, _liveness
 if TYPE_CHECKING:
     import asyncio
 
+    from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._limits import Grant, Ticket
     from orchestrator._record import Record
     from orchestrator._worker import Worker
@@ -51,7 +52,7 @@ class Attempt:
         "worker",
     )
 
-    def __init__(self, fence: int, record: Record, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fence: int, record: Record, worker: Worker, loop: GuardedLoop) -> None:
         self.fence = fence
         self.record = record
         self.worker = worker

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from orchestrator._guarded_loop import GuardedLoop
 from orchestrator._guardian import Guardian
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
+from orchestrator._models import Status
 from orchestrator._persist import outlast
 from orchestrator._pool import Pool, by_lots
 from orchestrator._queue import Queue
@@ -53,6 +55,8 @@ class Engine:
         self._room: dict[asyncio.Future[None], None] = {}  # submitters that wait for space, in their order
         self._woken = 0  # submitters that were told of space, and have not taken it yet
         self._task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._end = asyncio.Event()
 
     # Opening
 
@@ -66,11 +70,20 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         options = self.options
         self._executor = ThreadPoolExecutor(4, thread_name_prefix=f"orchestrator-{self.options.name}")
-        self.limits = Limits(self.options.limits)
-        self.pool = Pool(options, self.loop, self.logger, self._start_soon)
+        self._guarded_loop = GuardedLoop(self.loop, self._fail)
+        self.limits = Limits(self.options.limits, self._fail)
+        self.pool = Pool(options, self._guarded_loop, self.logger, self._start_soon)
         self.queue = Queue(self.pool.workers, self.limits, self.pool.want_children, self.loop.time)
         self.queue.held_back = self.pool.held_back
-        self.jobs = Jobs(self.queue, self.limits, self.logger, self.in_thread, self._start_soon, self.pool.proved)
+        self.jobs = Jobs(
+            self.queue,
+            self.limits,
+            self.logger,
+            self.in_thread,
+            self._start_soon,
+            self.pool.proved,
+            self._guarded_loop,
+        )
         self.jobs.made_space = self._made_space
         self.talk = Talk(self.limits, self.logger)
         self._guardian = Guardian(self.log, options.secrets)
@@ -81,7 +94,6 @@ class Engine:
             ignored += ["spares"] if options.spares else []
             if ignored:
                 self.log("supervisor.options_ignored", "warning", options=ignored, reason="jobs run in this process")
-        self._end = asyncio.Event()
         self.pool.furnish(self.queue, self.jobs, self.talk, self._recipe)
         opened: asyncio.Future[None] = self.loop.create_future()
         self._task = asyncio.create_task(self._run(opened), name=f"orchestrator {self.options.name}")
@@ -120,16 +132,71 @@ class Engine:
                 self.pool.stop()
         except BaseException as error:
             failure = error
+            if isinstance(error, Exception):
+                self._fail(error)
         finally:
-            await self._tear_down(failure)
+            await self._tear_down()
         if not opened.done():
-            opened.set_exception(failure or SupervisorClosed("closed while it was opening"))
+            opened.set_exception(failure or self._failure or SupervisorClosed("closed while it was opening"))
             opened.exception()
-            return
-        if failure is not None and not isinstance(failure, asyncio.CancelledError):
-            self.logger.log("supervisor.failed", "critical", exc_info=failure)
-        elif failure is not None:
+        elif isinstance(failure, asyncio.CancelledError):
             raise failure
+
+    def guarded(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function of the engine; what it raises is a fault of ours, and ends the engine."""
+        try:
+            function(*args)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End the engine, loudly, for a fault of its own: nobody must wait for what may never come."""
+        if self._failure is None:
+            self._failure = error
+            self.logger.log("supervisor.failed", "critical", exc_info=error)
+            self.state = "closed"
+            self._end.set()
+            if self._task is not None:
+                self.loop.call_soon(self._salvage)
+
+    def _salvage(self) -> None:
+        """Settle all jobs and kill all children, for the engine failed, and may be in any state."""
+        self._abandon_jobs()
+        self.pool.closing = True
+        for worker in self.pool.workers:
+            try:
+                worker.kill("stopped")
+            except Exception as error:
+                self.log("worker.kill_failed", "critical", worker=worker.name, exc_info=error)
+                if worker.child is not None:
+                    worker.child.kill()
+        self._made_space()
+
+    def _abandon_jobs(self) -> None:
+        """Settle what is not settled."""
+        status = Status.CANCELLED if self._failure is None else Status.FAILED
+        for record in self.jobs.unsettled():
+            error = self._closed("ended before the job did")
+            try:
+                self.jobs.abandon(record, error, status)
+            except Exception:
+                record.refuse(error, status)
+        if self._failure is not None:
+            self.jobs.idle.set()
+            for worker in self.pool.workers:
+                if worker.leases is not None:
+                    worker.leases.held.clear()  # whatever its child says now is about jobs that are settled
+
+    def _closed(self, state: str) -> SupervisorClosed:
+        """Return the error for callers of a supervisor that takes no jobs."""
+        if self._failure is None:
+            return SupervisorClosed(f"supervisor {self.options.name!r} {state}")
+        what = f"{type(self._failure).__name__}: {self._failure}"
+        error = SupervisorClosed(
+            f"supervisor {self.options.name!r} failed: {what} (a fault of its own; please report it)"
+        )
+        error.__cause__ = self._failure
+        return error
 
     # Jobs
 
@@ -137,7 +204,7 @@ class Engine:
         """Raise SupervisorClosed, or PoolBroken, when no jobs are taken."""
         if self.state != "open":
             state = {"new": "has not been entered", "draining": "is draining"}.get(self.state, "is closed")
-            raise SupervisorClosed(f"supervisor {self.options.name!r} {state}; it takes no jobs")
+            raise self._closed(f"{state}; it takes no jobs")
         if self.pool.guard.broken and not any(worker.state == "ready" for worker in self.pool.workers):
             raise self.pool.broken()
 
@@ -159,7 +226,7 @@ class Engine:
                 else:
                     self._woken -= 1
                     # It takes the space now; if it was cancelled when it had been woken, it is the next one's turn.
-                    self.loop.call_soon(self._made_space)
+                    self._guarded_loop.call_soon(self._made_space)
 
     def _made_space(self) -> None:
         """Wake as many submitters as there is space for, or all when they will be told that no jobs are taken."""
@@ -186,9 +253,14 @@ class Engine:
         except (SupervisorClosed, PoolBroken) as error:
             record.refuse(error)
         else:
-            self.jobs.accept(record)
-            if self.pool.guard.broken and not self.pool.is_served(record):
-                self.jobs.refuse(record, self.pool.broken())
+            self.guarded(self._accept, record)
+            if self._failure is not None and not self.jobs.holds(record) and record.status is None:
+                record.refuse(self._closed("failed"), Status.FAILED)
+
+    def _accept(self, record: Record) -> None:
+        self.jobs.accept(record)
+        if self.pool.guard.broken and not self.pool.is_served(record):
+            self.jobs.refuse(record, self.pool.broken())
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function in one of the engine's threads; when cancelled, wait for it all the same."""
@@ -205,10 +277,10 @@ class Engine:
 
     def cancel(self, records: Iterable[Record]) -> None:
         """Cancel many jobs."""
-        by_lots(self.loop, iter(records), self.jobs.cancel)
+        by_lots(self._guarded_loop, iter(records), self.jobs.cancel)
 
     def _start_soon(self, function: Callable[..., Any], *args: Any) -> None:
-        self._group.start_soon(function, *args)
+        self._group.start_soon(self._guarded_loop.guard, function, *args)
 
     def statistics(self) -> Statistics:
         """Return a snapshot."""
@@ -272,13 +344,12 @@ class Engine:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _tear_down(self, failure: BaseException | None) -> None:
+    async def _tear_down(self) -> None:
         """Leave nothing behind, however the engine's task ends."""
         self.state = "closed"
         self._made_space()
         self.pool.kill()
-        for record in self.jobs.unsettled():
-            self.jobs.abandon(record, SupervisorClosed("the supervisor ended before the job did"))
+        self._abandon_jobs()
         self.pool.end()
         await self.limits.aclose()
         await self._guardian.aclose()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from orchestrator._child_process import Child
+    from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._inline import InlineChild
     from orchestrator._resources import Allowance
     from orchestrator._worker import Worker
@@ -41,7 +42,7 @@ class Health:
     """
 
     def __init__(
-        self, worker: Worker, child: Child | InlineChild | None, allowance: Allowance, loop: asyncio.AbstractEventLoop
+        self, worker: Worker, child: Child | InlineChild | None, allowance: Allowance, loop: GuardedLoop
     ) -> None:
         self.pulse: Pulse | None = None
         self.use = Use(allowance)

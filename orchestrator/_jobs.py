@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator._attempt import Attempt
+    from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._limits import Limits
     from orchestrator._logs import Logger
     from orchestrator._models import ErrorRecord
@@ -44,6 +45,7 @@ class Jobs:
         in_thread: Runs a blocking function in a thread.
         start_soon: Runs a coroutine in the engine's task group.
         proved: Called when a worker's child answered: it is healthy.
+        loop: The engine's loop.
 
     Attributes:
         idle: Set while no accepted job is without an outcome.
@@ -58,6 +60,7 @@ class Jobs:
         in_thread: InThread,
         start_soon: Callable[..., None],
         proved: Callable[[Worker], None],
+        loop: GuardedLoop,
     ) -> None:
         self.queue = queue
         self.limits = limits
@@ -77,7 +80,7 @@ class Jobs:
         self._in_thread = in_thread
         self._start_soon = start_soon
         self._proved = proved
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
 
     # Coming and going
 
@@ -159,7 +162,7 @@ class Jobs:
             self.queue.dropped()
             self._settle(record, Status.FAILED, error=error)
 
-    def abandon(self, record: Record, error: OrchestratorError) -> None:
+    def abandon(self, record: Record, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:
         """Settle a job, whatever its state: the engine ends."""
         if record.attempt is not None:
             record.attempt.over()
@@ -167,7 +170,7 @@ class Jobs:
         if record.state in ("running", "cancelling"):
             self.running -= 1
         self.waiting.discard(record)
-        self._settle(record, Status.CANCELLED, error=error)
+        self._settle(record, status, error=error)
 
     def leased(self, record: Record) -> int:
         """Note that a child gets the job; returns the fence of the attempt."""

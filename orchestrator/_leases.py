@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 from orchestrator import _wire
 
 if TYPE_CHECKING:
+    import asyncio
+
     from orchestrator._attempt import Attempt
     from orchestrator._child_process import Child
     from orchestrator._inline import InlineChild
@@ -60,7 +61,7 @@ class Leases:
         self._worker = worker
         self._child = child
         self._slots = slots
-        self._loop = asyncio.get_running_loop()
+        self._loop = worker.pool.loop
         self._expected = 0.0  # seconds of work that was sent and has not been answered, as far as known
         self._slow_timer: asyncio.TimerHandle | None = None
         self._recalled: set[int] = set()

@@ -30,6 +30,7 @@ _ROUNDING = 1e-9
 _SHORTEST_SLEEP = 0.001
 
 Granted = Callable[["Grant"], None]
+Failed = Callable[[Exception], None]
 
 
 class Grant:
@@ -66,9 +67,12 @@ class Grant:
 class Ticket:
     """One request that waits for its limits, one after the other in the order of their names."""
 
-    __slots__ = ("_begins_later", "_done", "_granted", "_taken", "_wanted")
+    __slots__ = ("_begins_later", "_done", "_failed", "_granted", "_taken", "_wanted")
 
-    def __init__(self, wanted: list[tuple[_Gate, float]], granted: Granted, *, begins_later: bool) -> None:
+    def __init__(
+        self, wanted: list[tuple[_Gate, float]], granted: Granted, failed: Failed, *, begins_later: bool
+    ) -> None:
+        self._failed = failed
         self._wanted = wanted
         self._begins_later = begins_later
         self._taken = 0  # how many of the limits have given their units
@@ -111,8 +115,7 @@ class Ticket:
         except Exception as error:
             # Whoever asked is at fault; the limits, and those who wait behind, must not suffer.
             grant.release()
-            context = {"message": "A callback of a granted limit failed", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+            self._failed(error)
 
     def took(self) -> None:
         """Note that the limit the ticket waited for gave its units."""
@@ -125,17 +128,19 @@ class Limits:
 
     Args:
         limits: Limits with distinct names.
+        failed: Hears of what a callback raises, or the limits themselves in the midst of their work.
 
     Raises:
         ConfigurationError: When two limits have the same name.
     """
 
-    def __init__(self, limits: Iterable[Limit]) -> None:
+    def __init__(self, limits: Iterable[Limit], failed: Failed | None = None) -> None:
+        self._failed = _tell_loop if failed is None else failed
         self._gates: dict[str, _Gate] = {}
         for limit in limits:
             if limit.name in self._gates:
                 raise ConfigurationError("limits", f"has two limits named {limit.name!r}")
-            self._gates[limit.name] = _Gate(limit)
+            self._gates[limit.name] = _Gate(limit, self._failed)
 
     def check(self, units: Mapping[str, float], where: str) -> None:
         """Refuse a request that can never be granted.
@@ -163,7 +168,10 @@ class Limits:
         """
         # Everybody takes limits in the same order, so no two requests hold what the other waits for.
         ticket = Ticket(
-            [(self._gates[name], units[name]) for name in sorted(units)], granted, begins_later=begins_later
+            [(self._gates[name], units[name]) for name in sorted(units)],
+            granted,
+            self._failed,
+            begins_later=begins_later,
         )
         ticket.proceed()
         return ticket
@@ -178,6 +186,11 @@ class Limits:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _tell_loop(error: Exception) -> None:
+    context = {"message": "A callback of a granted limit failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
+
+
 class _Gate:
     """One limit: its queue, what is held of it, and the pump that waits on behalf of the queue's head.
 
@@ -188,8 +201,9 @@ class _Gate:
     module, can't start in one crowd.
     """
 
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: Limit, failed: Failed) -> None:
         self._limit = limit
+        self._failed = failed
         self._rate = limit.rate
         self._per = cast("float", limit.per)
         self._loop = asyncio.get_running_loop()
@@ -281,7 +295,13 @@ class _Gate:
             return
         self._parked[ticket] = None
         if self._unpark is None:
-            self._unpark = self._loop.call_at(self._paused_until, self._unpark_all)
+            self._unpark = self._loop.call_at(self._paused_until, self._unpark_guarded)
+
+    def _unpark_guarded(self) -> None:
+        try:
+            self._unpark_all()
+        except Exception as error:
+            self._failed(error)
 
     def _unpark_all(self) -> None:
         self._unpark = None
@@ -323,9 +343,15 @@ class _Gate:
         if self._queue and self._pump is None and self._has_room():
             self._pump_waits = False
             # Not by the host's task factory: an eager one would run it before it is known here that there is a pump.
-            self._pump = asyncio.Task(self._pump_queue(), loop=self._loop, name=f"limit {self._limit.name}")
+            self._pump = asyncio.Task(self._pump_guarded(), loop=self._loop, name=f"limit {self._limit.name}")
             self._tasks.add(self._pump)
             self._pump.add_done_callback(self._tasks.discard)
+
+    async def _pump_guarded(self) -> None:
+        try:
+            await self._pump_queue()
+        except Exception as error:
+            self._failed(error)
 
     async def _pump_queue(self) -> None:
         while self._queue and self._has_room():

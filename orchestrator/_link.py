@@ -79,7 +79,7 @@ class SameLoop:
         return self.engine.has_space
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        function(*args)
+        self.engine.guarded(function, *args)
 
     async def ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await function(*args)
@@ -235,7 +235,7 @@ class EngineThread:
         """
         self.check_process()
         with self._lock:
-            self._running_loop().call_soon_threadsafe(function, *args)
+            self._running_loop().call_soon_threadsafe(self.engine.guarded, function, *args)
 
     def submit(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """Run a coroutine function on the engine's loop; returns a future for any thread.

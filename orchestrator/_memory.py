@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from orchestrator._guarded_loop import GuardedLoop
+
 # Twice within this time a bomb fills less than most machines have free; a look costs a tenth of a millisecond a child.
 INTERVAL = 0.5
 # The thread may be in the middle of a look at a process that waits for a disk.
@@ -110,7 +112,7 @@ class Sampler:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop | GuardedLoop,
         roots: Callable[[], Iterable[tuple[Any, Identity]]],
         told: Callable[[Any, int], None],
         interval: float = INTERVAL,

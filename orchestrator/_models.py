@@ -314,6 +314,7 @@ class DeathCertificate:
             end = "ended"
         text = f"child {self.pid} of worker {self.worker} {end} after {self.uptime:.1f} s while {self.phase}"
         return f"{text}: {self.detail}" if self.detail else text
+
     stack: str = ""
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from orchestrator import _frames
     from orchestrator._attempt import Attempt
     from orchestrator._child_process import Child
+    from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._inline import InlineChild
     from orchestrator._models import DeathCertificate
     from orchestrator._record import Record
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 class Pool(Protocol):
     """What a worker needs of the pool it is in."""
 
+    loop: GuardedLoop
     start_timeout: float
     grace: float
     slots: int

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
 
+    from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._worker import Worker
 
 PACE = _liveness.Pace()
@@ -34,7 +35,7 @@ class Pinger:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: GuardedLoop,
         workers: Callable[[], Iterable[Worker]],
         hang_timeout: float | None,
         log: Callable[..., None],

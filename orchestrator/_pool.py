@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from orchestrator._child_process import Child
+    from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._inline import InlineChild
     from orchestrator._jobs import Jobs
     from orchestrator._killset import Identity
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _LOT = 100
 
 
-def by_lots(loop: asyncio.AbstractEventLoop, records: Iterator[Record], act: Callable[[Record], object]) -> None:
+def by_lots(loop: GuardedLoop, records: Iterator[Record], act: Callable[[Record], object]) -> None:
     """Do the same to many jobs, and let the loop do other things in between."""
     lot = list(islice(records, _LOT))
     for record in lot:
@@ -58,9 +59,7 @@ class Pool:
         survivors: Processes that could not be killed.
     """
 
-    def __init__(
-        self, options: Options, loop: asyncio.AbstractEventLoop, logger: Logger, start_soon: Callable[..., None]
-    ) -> None:
+    def __init__(self, options: Options, loop: GuardedLoop, logger: Logger, start_soon: Callable[..., None]) -> None:
         self.start_timeout: float = options.start_timeout  # type: ignore[assignment]
         self.grace: float = options.grace  # type: ignore[assignment]
         self.slots = options.concurrency
@@ -169,7 +168,11 @@ class Pool:
             if first is not None and not first.done():
                 first.set_result(error)
 
-        await worker.run_child(child, born)
+        try:
+            await worker.run_child(child, born)
+        except BaseException as error:
+            born(error if isinstance(error, Exception) else None)
+            raise
 
     def child_ready(self, worker: Worker) -> None:
         """A child takes jobs from now on."""

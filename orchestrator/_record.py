@@ -163,9 +163,9 @@ class Record:
         """Return what somebody should hear of a settled job: a cancel was somebody's own wish."""
         return callback_error or (None if self.status is Status.CANCELLED else self.error)
 
-    def refuse(self, error: OrchestratorError) -> None:
+    def refuse(self, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:
         """Settle a job that was never accepted."""
-        self.status = Status.CANCELLED
+        self.status = status
         self.state = SETTLED
         self.error = error
         self.listener.settled(self)

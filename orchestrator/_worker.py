@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from orchestrator._statistics import WorkerStatistics
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection
 
     from orchestrator._owners import Desk, Listener, Pool
@@ -70,7 +70,7 @@ class Worker:
         self.start_timer: asyncio.TimerHandle | None = None
         self._recipe = recipe
         self._allowance = allowance
-        self._loop = asyncio.get_running_loop()
+        self._loop = pool.loop
         self.health = Health(self, None, allowance, self._loop)
         self._reason = ""
         self._detail = ""
@@ -276,12 +276,12 @@ class Worker:
     def recycle(self) -> None:
         """Replace the child by a fresh one when there is work for it."""
         if self.life.state == "ready":
+            self.pool.relieve(self)
             self._reason = "recycled"
             self.step("stop")
 
     def retire(self) -> None:
         """Finish what the child has, then be no more."""
-            self.pool.relieve(self)
         self.retiring = self.turning = True
         if self.life.state == "ready":
             self.settle_down()
@@ -341,16 +341,20 @@ class Worker:
 
     def received(self, child: Child | InlineChild, lines: list[bytes], oversized: list[bytes]) -> None:
         """Act on lines of the protocol."""
-        hearing = self._hearing
-        if child is self.child and hearing is not None:
-            hearing.received(lines, oversized)
+        if child is self.child:
+            # From a transport, which would close the pipe for what is raised here, and go on.
+            self._loop.guarded(self._hear, lines, oversized)
+
+    def _hear(self, lines: list[bytes], oversized: list[bytes]) -> None:
+        if self._hearing is not None:
+            health = self.health
+            if health.pulse is not None:
+                health.spoke(health.pulse)
+            self._hearing.received(lines, oversized)
             self.settle_down()
             self.pool.has_room(self)
 
     def printed(self, child: Child | InlineChild, lines: list[str], dropped: int) -> None:
-            health = self.health
-            if health.pulse is not None:
-                health.spoke(health.pulse)
         """Log what came through the stderr pipe; it is the job's if only one ran."""
         attempt = None
         if child is self.child and self.leases is not None:
@@ -384,13 +388,13 @@ class Worker:
     def died(self, child: Child | InlineChild, end: Exit) -> None:
         """Settle what the child leaves behind."""
         self._disarm()
+        health = self.health
+        health.end()
         assert self.leases is not None
         planned = self.life.state in ("stopping", "dying") and self._reason in ("stopped", "recycled")
         ran, waiting = self.leases.close()
         phase = "stopping" if planned else "starting" if not self._was_ready else "running" if ran else "idle"
         certificate = DeathCertificate(
-        health = self.health
-        health.end()
             worker=self.name,
             generation=self.generation,
             pid=child.pid,
@@ -402,13 +406,13 @@ class Worker:
             detail=self._detail,
             last_progress=next((attempt.record.progress for attempt in ran if attempt.record.progress), None),
             stderr=child.stderr.tail(),
+            stack=health.stack,
+            peak_memory=health.use.peak,
             survivors=child.survivors,
         )
         self.last_death = certificate
         self._last_child = child
         self.child = self.leases = self._hearing = None
-            stack=health.stack,
-            peak_memory=health.use.peak,
         self.flavour = None
         self.step("died")
         for attempt in (*ran, *waiting):
@@ -426,14 +430,14 @@ class Worker:
         if child.closed_early or end.code == _wire.EXIT_PROTOCOL:
             self._detail = self._detail or "it closed its side of the protocol"
             return "protocol"
+        if end.signal == "SIGKILL" and self.pool.ran_out_of_memory():
+            self._detail = self._detail or "the kernel killed it for want of memory (its own count says so)"
+            return "oom"
         return "signal" if end.signal is not None else "exit"
 
     def take_back(self, attempt: Attempt) -> None:
         """Drop an attempt that was never sent."""
         if self.leases is not None:
-        if end.signal == "SIGKILL" and self.pool.ran_out_of_memory():
-            self._detail = self._detail or "the kernel killed it for want of memory (its own count says so)"
-            return "oom"
             self.leases.remove(attempt.fence)
 
     def is_freed(self) -> None:

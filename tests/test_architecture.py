@@ -98,6 +98,7 @@ TABLE = {
     "_archive": row(f"{VALUES} _codec _store_rows", packages="msgspec"),
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
+    "_guarded_loop": row(),
     "_attempt": row("_killset _liveness"),
     "_leases": row("_wire _attempt"),
     "_hearing": row("_wire _child_files _frames _stacks"),
@@ -117,8 +118,8 @@ TABLE = {
     ),
     "_pool": row("exceptions _policy _memory _pings _resources _worker"),
     "_engine": row(
-        f"{VALUES} _options _targets _logs _limits _cache _journal _persist _child_process _inline _record _queue "
-        "_talk _jobs _pool _guardian _recipe",
+        f"{VALUES} _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
+        "_record _queue _talk _jobs _pool _guardian _recipe",
         packages="anyio",
     ),
     # How callers reach it.
