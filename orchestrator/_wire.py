@@ -160,7 +160,7 @@ class Lines:
     def __init__(self, limit: int, keep: int = 200) -> None:
         self._limit = limit
         self._keep = keep
-        self._parts: list[bytes] = []
+        self._held = bytearray()  # not a list of parts: of single bytes that would be sixty times as large
         self._size = 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -173,10 +173,10 @@ class Lines:
         oversized: list[bytes] = []
         if self._size:
             self._hold(lines[0])
-            lines[0] = b"".join(self._parts)
+            lines[0] = bytes(self._held)
             if self._size > self._limit:
                 oversized.append(lines.pop(0)[: self._keep])
-            self._parts.clear()
+            self._held = bytearray()
             self._size = 0
         if len(data) > self._limit:
             oversized += [line[: self._keep] for line in lines if len(line) > self._limit]
@@ -189,14 +189,14 @@ class Lines:
         too_long = self._size > self._limit
         self._size += len(data)
         if not too_long:
-            self._parts.append(data)
+            self._held += data
             if self._size > self._limit:
                 # Too long now: only its head is still of interest.
-                self._parts = [b"".join(self._parts)[: self._keep]]
+                self._held = self._held[: self._keep]
 
     def rest(self) -> bytes:
         """Return what came after the last line end."""
-        return b"".join(self._parts)
+        return bytes(self._held)
 
 
 _ATOMS = frozenset((str, int, bool, type(None)))
