@@ -174,7 +174,7 @@ class Store:
 
     def buried(self, marker: str, certificate: str | None = None) -> None:
         """Record that nothing is left of a child, of this run or an earlier one."""
-        self._batch().burials[marker] = certificate
+        self._batch().bury(marker, certificate)
         self._wake()
 
     def set_meta(self, key: str, value: str, done: Callable[[], None] | None = None) -> None:

@@ -108,6 +108,10 @@ class Batch:
             self.updates[job] = (attempts, deaths, suspect)
             self.size += _ROW
 
+    def bury(self, marker: str, certificate: str | None) -> None:
+        """Record the end of a child; a second one changes nothing."""
+        self.burials.setdefault(marker, certificate)
+
     def repair(self) -> None:
         """Make values storable that no column takes: halves of surrogate pairs, numbers beyond 64 bits.
 
@@ -135,8 +139,8 @@ class Batch:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write and nobody to tell."""
-        return not self.size and not (self.births or self.burials or self.meta or self.dones)
+        """Whether there is nothing to write."""
+        return not (self.size or self.births or self.burials or self.meta)
 
 
 def _storable(value: Any) -> Any:

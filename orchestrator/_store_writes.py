@@ -32,8 +32,8 @@ _OUTCOME = "status,value,typed,error,attempts,deaths,seconds,worker"
 _NEW_JOB = (
     f"INSERT INTO jobs ({_JOB},files) SELECT * FROM ({{values}}) WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING"
 )
-# A job that begins and ends in one batch: attempts and deaths are the outcome's, which come last.
-_WHOLE_JOB = (
+# With jobs that begin and end in the batch; attempts and deaths are the outcome's, which come last.
+_NEW_OR_WHOLE_JOB = (
     "INSERT INTO jobs (id,identity,key,target,head,body,options,effects,priority,hash,suspect,created,"
     f"{_OUTCOME},settled,files) SELECT * FROM ({{values}}) WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING"
 )
@@ -113,8 +113,10 @@ def write(database: JournalDatabase, batch: Batch, run_id: str, now: float) -> d
         sqlite3.Error: If the disk does not take it; then none of it is written.
         OSError: Likewise.
     """
+    if batch.is_empty:
+        return {}
     connection = database.connection
-    new, whole, settled, files = _rows(batch, database.payloads)
+    jobs, width, settled, files = _rows(batch, database.payloads)
     if FAULTS:
         if batch.outcomes:
             strike("C8")
@@ -122,7 +124,7 @@ def write(database: JournalDatabase, batch: Batch, run_id: str, now: float) -> d
             strike("C14")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        known = _write(connection, batch, run_id, now, new, whole, settled)
+        known = _write(connection, batch, run_id, now, jobs, width, settled)
         if FAULTS:
             strike("C12")
         connection.execute("COMMIT")
@@ -143,34 +145,44 @@ def write(database: JournalDatabase, batch: Batch, run_id: str, now: float) -> d
     return found
 
 
-def _rows(batch: Batch, payloads: Payloads) -> tuple[list[Any], list[Any], list[Any], set[str]]:
-    """Return the rows of new jobs, of those that begin and end here, of outcomes, and the files made for them."""
+def _rows(batch: Batch, payloads: Payloads) -> tuple[list[Any], int, list[Any], set[str]]:
+    """Return the rows of jobs and how wide they are, those of outcomes, and the files made for them."""
     made: set[str] = set()
 
     def outsource(column: str, content: bytes, names: dict[str, str]) -> None:
         names[column] = payloads.write(content)
         made.add(names[column])
 
-    new, whole, settled = [], [], []
+    jobs: list[Any] = []
+    settled: list[Any] = []
     outcomes = batch.outcomes
+    # All in one statement, in the order of the calls: of two with one identity the first is the job.
+    has_whole = not outcomes.keys().isdisjoint(batch.jobs)
     for job in batch.jobs.values():
         files: dict[str, str] = {}
         if batch.has_large and len(job.head) + len(job.body) > LARGE:
             outsource("head", job.head, files)
             outsource("body", job.body, files)
             job = job._replace(head=b"", body=b"")
-        if job.id not in outcomes:
-            new.append((*job, json.dumps(files) if files else None))
+        if not has_whole:
+            jobs.append((*job, _names(files)))
             continue
-        outcome, when = outcomes[job.id]
-        outcome = _without_large(outcome, files, outsource) if batch.has_large else outcome
-        whole.append((*job[:10], job.suspect, job.created, *outcome, when, json.dumps(files) if files else None))
+        outcome, when = outcomes.get(job.id, (None, None))
+        if outcome is None:
+            end: tuple[Any, ...] = (None, None, None, None, job.attempts, job.deaths, None, None)
+        else:
+            end = _without_large(outcome, files, outsource) if batch.has_large else outcome
+        jobs.append((*job[:10], job.suspect, job.created, *end, when, _names(files)))
     for number, (outcome, when) in outcomes.items():
         if number not in batch.jobs:
             files = {}
             outcome = _without_large(outcome, files, outsource) if batch.has_large else outcome
-            settled.append((number, *outcome, when, json.dumps(files) if files else None))
-    return new, whole, settled, made
+            settled.append((number, *outcome, when, _names(files)))
+    return jobs, 22 if has_whole else 15, settled, made
+
+
+def _names(files: dict[str, str]) -> str | None:
+    return json.dumps(files, separators=(",", ":")) if files else None
 
 
 def _without_large(outcome: StoredOutcome, files: dict[str, str], outsource: Any) -> StoredOutcome:
@@ -187,12 +199,11 @@ def _write(
     batch: Batch,
     run_id: str,
     now: float,
-    new: list[Any],
-    whole: list[Any],
+    jobs: list[Any],
+    width: int,
     settled: list[Any],
 ) -> list[list[Any]]:
-    _execute(connection, _NEW_JOB, new, 15)
-    _execute(connection, _WHOLE_JOB, whole, 22)
+    _execute(connection, _NEW_JOB if width == 15 else _NEW_OR_WHOLE_JOB, jobs, width)
     _execute(connection, _ATTEMPT, batch.attempts.values(), 9)
     _execute(connection, _EFFECT, batch.effects.values(), 5)
     _execute(connection, _UPDATE, [(number, *used) for number, used in batch.updates.items()], 4)
