@@ -17,6 +17,7 @@ from orchestrator.child import _typed
 from orchestrator.exceptions import PayloadError, PayloadTooLarge
 
 if TYPE_CHECKING:
+    from orchestrator import _frames
     from orchestrator._targets import Target
 
 # Coding more than this takes longer than other jobs should wait for the loop: it goes to a thread.
@@ -261,6 +262,20 @@ def decode_typed(text: str, target: Target) -> Any:
     """
     hint = target.hints.get("return")
     return json.loads(text) if hint is None else _typed.from_text(text, hint)
+
+
+def read_result(frame: _frames.Result, target: Target) -> tuple[Any, str | None]:
+    """Return a large result, and its text if its annotation carried it; reads the file that it may be in."""
+    if frame.value_file is not None:
+        return read_value_file(frame.value_file), None
+    typed = frame.typed or "" if frame.typed_file is None else read_value_file(frame.typed_file)
+    return decode_typed(typed, target), typed
+
+
+def write_payload(path: str, payload: Payload) -> None:
+    """Write a payload to a file that a child reads."""
+    with open(path, "xb") as file:  # never through a link that the child may have put there
+        file.write(b"{" + payload.body + b"}")
 
 
 def read_value_file(path: str) -> Any:

@@ -85,7 +85,7 @@ class Engine:
             self._guarded_loop,
         )
         self.jobs.made_space = self._made_space
-        self.talk = Talk(self.limits, self.logger)
+        self.talk = Talk(self.limits, self.logger, self.jobs.effects)
         self._guardian = Guardian(self.log, options.secrets)
         self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, self._guardian)
         if options.isolation == "inline":

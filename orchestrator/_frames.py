@@ -141,11 +141,13 @@ class Cache(Frame, tag="cache"):
 class EffectBegin(Frame, tag="effect_begin"):
     fence: int
     key: str = ""
+    request: int = 0
 
 
 class EffectDone(Frame, tag="effect_done"):
     fence: int
     key: str = ""
+    ref: Any = None
 
 
 class Pong(Frame, tag="pong"):

@@ -204,7 +204,7 @@ class InlineChild:
                 scope = self._scopes.get(frame["fence"])
                 if scope is not None:
                     scope.credits(calls=bool(frame.get("calls"))).add(frame["n"])
-            case "granted" | "denied":
+            case "granted" | "denied" | "effect_ack":
                 answered = self._asks.pop(frame["request"], None)
                 if answered is not None:
                     answered(frame)

@@ -7,14 +7,15 @@ import contextlib
 import os
 import random
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec, _frames, _verdicts
+from orchestrator._effects import Effects
 from orchestrator._events import StateChange
 from orchestrator._models import DeathCertificate, Status
 from orchestrator._policy import CrashGuard, retry_delay, should_retry
-from orchestrator._record import NOBODY, SETTLED, Record
+from orchestrator._record import NOBODY, SETTLED, SETTLING, Record
 from orchestrator.exceptions import OrchestratorError, PayloadError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator._models import ErrorRecord
     from orchestrator._queue import Queue
     from orchestrator._recipe import InThread
+    from orchestrator._store_rows import StoredEffect
     from orchestrator._worker import Worker
 
 # A job that killed this many children is not given another one (promise 2).
@@ -73,6 +75,7 @@ class Jobs:
         self.idle = asyncio.Event()
         self.idle.set()
         self.made_space: Callable[[], None] = lambda: None  # told when fewer jobs wait
+        self.effects = Effects(self._put_again, self._settle, self._note_effect)
         self._unsettled: dict[int, Record] = {}
         self._fence = 0
         self._will_pump = False
@@ -102,6 +105,13 @@ class Jobs:
 
     def accept(self, record: Record) -> None:
         """Take a job; from here on it gets exactly one outcome."""
+        self._register(record)
+        self._enqueue(record)
+
+    async def taken(self, record: Record) -> None:
+        """Wait until a job that was handed over is sure not to be lost; without a journal, it is as sure as can be."""
+
+    def _register(self, record: Record) -> None:
         self.accepted += 1
         if not self._unsettled:
             self.idle.clear()
@@ -113,8 +123,14 @@ class Jobs:
             record.total_timer = self._loop.call_later(job.total_timeout, self._expire, record, "total_timeout")  # type: ignore[arg-type]
         if record.listener.wants_events:
             record.listener.event(record, _change("queued", 0))
+
+    def _enqueue(self, record: Record) -> None:
         self.queue.put(record)
         self.queue.pump(more_follow=True)
+
+    def _put_again(self, record: Record) -> None:
+        self.queue.put(record, front=True)
+        self.queue.pump()
 
     def cancel(self, record: Record) -> None:
         """End a job, wherever it is; its outcome follows."""
@@ -137,7 +153,7 @@ class Jobs:
 
     def _end(self, record: Record, why: Any) -> None:
         attempt = record.attempt
-        if record.state == SETTLED or (record.state in ("running", "cancelling") and attempt is None):
+        if record.state in (SETTLED, SETTLING) or (record.state in ("running", "cancelling") and attempt is None):
             return  # it is being settled
         effects = record.step(why)
         if attempt is not None:
@@ -172,6 +188,15 @@ class Jobs:
         self.waiting.discard(record)
         self._settle(record, status, error=error)
 
+    def withdraw(self, record: Record) -> None:
+        """Cancel a job because the supervisor ends; in a journal it stays open, for the next one."""
+        record.withdrawn = True
+        self.cancel(record)
+
+    def sending(self, attempt: Attempt, frame: bytes) -> bytes:
+        """Return the frame of an attempt if it may be sent at once, else nothing: it will be sent in due time."""
+        return frame
+
     def leased(self, record: Record) -> int:
         """Note that a child gets the job; returns the fence of the attempt."""
         self._fence += 1
@@ -184,8 +209,15 @@ class Jobs:
         return self._fence
 
     def _settle(
-        self, record: Record, status: Status, *, value: Any = None, error: OrchestratorError | None = None
+        self,
+        record: Record,
+        status: Status,
+        *,
+        value: Any = None,
+        typed: str | None = None,
+        error: OrchestratorError | None = None,
     ) -> None:
+        """Give a job its outcome; `typed` is the value's text when its annotation carried it."""
         record.status = status  # before the state: other threads look at both
         record.state = SETTLED
         record.value = value
@@ -213,7 +245,9 @@ class Jobs:
         record.target.learn_time(seconds)
         self.crash_guard.ended()
         self._proved(attempt.worker)
-        if type(frame) is _frames.Error:
+        if record.asking is not None and attempt.why is None:
+            self.effects.answered(record, frame)
+        elif type(frame) is _frames.Error:
             if attempt.why is not None:
                 self._clean_up(attempt, record, frame.keep)
             else:
@@ -247,35 +281,28 @@ class Jobs:
                 value = []
             self._settle(record, Status.SUCCEEDED, value=value)
         elif frame.typed is not None and len(frame.typed) < _codec.LARGE:
-            self._settle_decoded(record, lambda: _codec.decode_typed(frame.typed or "", record.target))
+            self._settle_decoded(record, frame.typed)
         else:
             self.running += 1  # until it is decoded
             self._start_soon(self._decode_large, record, frame)
 
     async def _decode_large(self, record: Record, frame: _frames.Result) -> None:
-        def decode() -> Any:
-            if frame.value_file is not None:
-                return _codec.read_value_file(frame.value_file)
-            if frame.typed_file is not None:
-                return _codec.decode_typed(_codec.read_value_file(frame.typed_file), record.target)
-            return _codec.decode_typed(frame.typed or "", record.target)
-
         try:
-            value = await self._in_thread(decode)
+            value, typed = await self._in_thread(_codec.read_result, frame, record.target)
         except Exception as error:  # whatever is in that file, the job must settle
             self.running -= 1
             self._undecodable(record, error)
         else:
             self.running -= 1
-            self._settle(record, Status.SUCCEEDED, value=value)
+            self._settle(record, Status.SUCCEEDED, value=value, typed=typed)
 
-    def _settle_decoded(self, record: Record, decode: Callable[[], Any]) -> None:
+    def _settle_decoded(self, record: Record, typed: str) -> None:
         try:
-            value = decode()
+            value = _codec.decode_typed(typed, record.target)
         except Exception as error:  # annotations are user code: anything may come of them
             self._undecodable(record, error)
         else:
-            self._settle(record, Status.SUCCEEDED, value=value)
+            self._settle(record, Status.SUCCEEDED, value=value, typed=typed)
 
     def _undecodable(self, record: Record, error: Exception) -> None:
         self._settle(record, Status.FAILED, error=_verdicts.undecodable(record, error))
@@ -285,6 +312,11 @@ class Jobs:
             self._settle(record, Status.FAILED, error=_verdicts.unsendable(record, frame))
             return
         known = frame.error.record()
+        fail = partial(self._retry_or_fail, record, known)
+        if not record.effects or not self.effects.take(record, _verdicts.story(known), died=False, otherwise=fail):
+            fail()
+
+    def _retry_or_fail(self, record: Record, known: ErrorRecord) -> None:
         if not self._retry(record, "error", known):
             self._settle(record, Status.FAILED, error=_verdicts.failed(record, known))
 
@@ -330,6 +362,12 @@ class Jobs:
 
     def _conclude(self, attempt: Attempt, record: Record) -> None:
         """Settle, or try again, an attempt that was ended early and is over."""
+        conclude = partial(self._retry_or_settle, attempt, record)
+        uncertain = record.effects or record.asking
+        if not uncertain or not self.effects.take(record, _verdicts.ending(attempt), died=False, otherwise=conclude):
+            conclude()
+
+    def _retry_or_settle(self, attempt: Attempt, record: Record) -> None:
         if attempt.why == "cancelled":
             self._settle(record, Status.CANCELLED, error=_verdicts.cancelled(record))
         elif attempt.why == "expired" or record.expired_by:
@@ -378,7 +416,12 @@ class Jobs:
         return True
 
     def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, charged: bool) -> None:
-        if record.deaths >= _DEADLY:
+        given_up = record.deaths >= _DEADLY
+        if record.job.effects != "pure" and self.effects.take(
+            record, f"crashed: {certificate}", died=True, ask=not given_up
+        ):
+            return
+        if given_up:
             self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.deaths)
             self._settle(record, Status.QUARANTINED, error=_verdicts.quarantined(record, certificate))
         elif not self._retry(record, "crash", charged=charged):
@@ -411,18 +454,17 @@ class Jobs:
         self.queue.put(record, front=True)
         self.queue.pump()
 
+    def _note_effect(self, effect: StoredEffect, done: Callable[[], None]) -> None:
+        done()  # nobody but this process needs to know
+
     def spill(self, attempt: Attempt, path: str) -> None:
         """Write a large payload to a file, then send the job."""
         self._start_soon(self._spill, attempt, path)
 
     async def _spill(self, attempt: Attempt, path: str) -> None:
-        def write() -> None:
-            with open(path, "wb") as file:
-                file.write(b"{" + attempt.record.payload.body + b"}")
-
         problem = None
         try:
-            await self._in_thread(write)
+            await self._in_thread(_codec.write_payload, path, attempt.record.payload)
         except OSError as error:
             problem = PayloadError("args", f"cannot be written to {path}: {error}")
         if attempt.record.attempt is not attempt:

@@ -194,7 +194,12 @@ class Job:
         limits: Units of named limits the job needs while it runs, for example `{"api": 1}`.
         priority: Jobs with a higher number are dispatched first.
         key: Your name for the job; appears in outcomes, events and logs.
-        effects: What running it twice would mean: `pure`, `idempotent`, `external` or `at_most_once`.
+        effects: What running it twice would mean: `pure` and `idempotent` jobs may run again; an `external` one acts
+            outside, between `child.effect_begin` and `child.effect_done`, and is `indeterminate` if it dies there; of
+            an `at_most_once` one no second attempt is ever made after one that may have begun.
+        reconcile: Of an `external` job: an importable function that is called in a child, with the effect's key (None
+            if no effect was open) and the job's own arguments, when nobody knows whether the effect happened. It
+            returns True if it did, False if it did not, None if it cannot tell.
         convert: `"exact"` sends Python values as they are; `"json"` rebuilds parameters from JSON forms and
             `"text"` from strings, both by the target's annotations.
     """
@@ -212,6 +217,7 @@ class Job:
     priority: int = 0
     key: str | None = None
     effects: Effects = "pure"
+    reconcile: Callable[..., Any] | str | None = None
     convert: Literal["exact", "json", "text"] = "exact"
 
     def __post_init__(self) -> None:
@@ -239,6 +245,14 @@ class Job:
         if self.effects not in ("pure", "idempotent", "external", "at_most_once"):
             problem = f"must be pure, idempotent, external or at_most_once, not {self.effects!r}"
             raise ConfigurationError("job.effects", problem)
+        if self.effects == "at_most_once" and self.retry is not None and self.retry.attempts > 1:
+            raise ConfigurationError("job.retry", "contradicts effects='at_most_once', which has a single attempt")
+        if self.reconcile is not None:
+            if not callable(self.reconcile) and not isinstance(self.reconcile, str):
+                problem = f"must be a function or a string, not {type(self.reconcile).__name__}"
+                raise ConfigurationError("job.reconcile", problem)
+            if self.effects != "external":
+                raise ConfigurationError("job.reconcile", f"is for effects='external', not {self.effects!r}")
         if self.convert not in ("exact", "json", "text"):
             raise ConfigurationError("job.convert", f"must be exact, json or text, not {self.convert!r}")
 
@@ -300,6 +314,7 @@ class DeathCertificate:
     detail: str = ""
     last_progress: Progress | None = None
     stderr: tuple[str, ...] = ()
+    stack: str = ""
     peak_memory: int | None = None
     survivors: tuple[int, ...] = ()
 
@@ -314,8 +329,6 @@ class DeathCertificate:
             end = "ended"
         text = f"child {self.pid} of worker {self.worker} {end} after {self.uptime:.1f} s while {self.phase}"
         return f"{text}: {self.detail}" if self.detail else text
-
-    stack: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,13 @@ def should_retry(
     return kind == "error" and error is not None and any(_matches(name, error) for name in names)
 
 
+def may_run_again(effects: str, policy: RetryPolicy | None) -> bool:
+    """Say whether an attempt that was lost with its supervisor may be made once more, as far as no effect was open."""
+    if effects == "at_most_once":
+        return False
+    return effects != "external" or should_retry(policy, "crash", 0)
+
+
 def retry_delay(policy: RetryPolicy, attempts: int, random: Random) -> float:
     """Return the seconds to wait after `attempts` attempts before the next."""
     length = _doubled(cast("float", policy.backoff), attempts, cast("float", policy.max_backoff))

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
     from orchestrator._attempt import Attempt
     from orchestrator._codec import Payload
+    from orchestrator._effects import Done, Question
     from orchestrator._events import Event, Progress
     from orchestrator._limits import Grant, Ticket
     from orchestrator._targets import Target
     from orchestrator.exceptions import OrchestratorError
 
 SETTLED = "settled"
+# It ended, and the journal does not have that yet.
+SETTLING = "settling"
 
 
 class Listener(Protocol):
@@ -75,19 +78,26 @@ class Record:
 
     __slots__ = (
         "abandoned",
+        "asking",
         "attempt",
         "attempts",
         "deaths",
+        "effects",
         "error",
         "expired_by",
+        "followers",
         "gather",
         "grant",
         "id",
+        "identity",
         "index",
         "item",
         "items",
         "job",
+        "kept",
+        "leader",
         "listener",
+        "number",
         "payload",
         "progress",
         "queue_timer",
@@ -101,11 +111,12 @@ class Record:
         "ticket",
         "total_timer",
         "value",
+        "withdrawn",
         "worker",
     )
 
     def __init__(self, number: int, job: Job, target: Target, payload: Payload, listener: Listener) -> None:
-        self.id = number
+        self.id = self.number = number  # the second one is what callers know: of a job submitted earlier, its number
         self.job = job
         self.target = target
         self.payload = payload
@@ -115,6 +126,13 @@ class Record:
         self.deaths = 0
         self.abandoned = False  # nobody wants another attempt
         self.suspect = False  # one of several jobs that ran when their child died: runs alone from now on
+        self.effects: dict[str, Done | None] | None = None  # by key; None as long as the effect may be in the making
+        self.asking: Question | None = None  # its reconcile function is called instead of its target
+        self.identity = job.key  # what the journal knows it by
+        self.kept = False  # its outcome goes to the journal
+        self.withdrawn = False  # it is cancelled only because the supervisor ends
+        self.leader: Record | None = None  # the same job, submitted earlier: its outcome is this one's too
+        self.followers: list[Record] | None = None
         self.attempt: Attempt | None = None
         self.grant: Grant | None = None
         self.ticket: Ticket | None = None
@@ -157,7 +175,7 @@ class Record:
         state = self.state  # first: a status that comes between the two looks is the end
         if self.status is not None:
             return str(self.status)
-        return "running" if state == "cancelling" else state
+        return "running" if state in ("cancelling", SETTLING) else state
 
     def problem(self, callback_error: BaseException | None) -> BaseException | None:
         """Return what somebody should hear of a settled job: a cancel was somebody's own wish."""
@@ -177,7 +195,7 @@ class Record:
             status=self.status,
             value=self.value,
             error=self.error,
-            job_id=self.id,
+            job_id=self.number,
             key=self.job.key,
             attempts=self.attempts,
             index=self.index,

@@ -61,6 +61,10 @@ JOB: Table = {
     ("cancelling", "crashed"): Step("settled", ("settle",)),
     ("cancelling", "retry"): Step("waiting"),
     ("cancelling", "returned"): Step("settled", ("settle",)),
+    # Instead of the job its reconcile function is called: nobody knows whether an outside effect happened.
+    ("queued", "asked"): Step("queued"),
+    ("running", "asked"): Step("queued"),
+    ("cancelling", "asked"): Step("queued"),
     ("waiting", "due"): Step("queued"),
     ("waiting", "cancelled"): Step("settled", ("settle",)),
     ("waiting", "expired"): Step("settled", ("settle",)),

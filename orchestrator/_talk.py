@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator._attempt import Attempt
+    from orchestrator._effects import Effects
     from orchestrator._limits import Grant, Limits
     from orchestrator._logs import Logger
     from orchestrator._record import Record
@@ -42,16 +43,18 @@ class Talk:
     Args:
         limits: What permits come from.
         logger: Where lines go.
+        effects: Hears of outside effects.
 
     Attributes:
         dropped_lines: Lines that children dropped because there were too many.
     """
 
-    def __init__(self, limits: Limits, logger: Logger) -> None:
+    def __init__(self, limits: Limits, logger: Logger, effects: Effects) -> None:
         self.dropped_lines = 0
         self._bounds_calls = True
         self._limits = limits
         self._logger = logger
+        self._effects = effects
 
     def told(self, attempt: Attempt, frame: _frames.Frame) -> None:
         """Act on what a running attempt says."""
@@ -80,7 +83,9 @@ class Talk:
             case _frames.Release():
                 self._release(attempt, frame)
             case _frames.EffectBegin():
-                attempt.worker.send({"type": "effect_ack", "fence": attempt.fence, "key": frame.key})
+                self._effects.begun(attempt, frame)
+            case _frames.EffectDone():
+                self._effects.done(attempt, frame)
             case _frames.Cache():
                 reason = "this supervisor has no cache"
                 attempt.worker.send({"type": "denied", "request": frame.request, "reason": reason})

@@ -9,8 +9,10 @@ from orchestrator.exceptions import (
     JobCrashed,
     JobExpired,
     JobFailed,
+    JobIndeterminate,
     JobQuarantined,
     JobTimedOut,
+    KeyConflict,
     PayloadError,
     PayloadTooLarge,
     TargetError,
@@ -56,10 +58,20 @@ def timed_out(record: Record, attempt: Attempt) -> JobTimedOut:
     return _error(JobTimedOut, record, text, timeout=attempt.bound, stack=attempt.stack)
 
 
+def story(error: ErrorRecord) -> str:
+    """Return what happened to a job whose target raised, in words that follow its name."""
+    return f"failed: {error.type}: {error.message}" if error.message else f"failed: {error.type}"
+
+
+def ending(attempt: Attempt) -> str:
+    """Return why an attempt was ended early, in words that follow its job's name."""
+    ends = {"cancelled": "was cancelled", "expired": "was not done in time", "silent": "reported no progress"}
+    return ends.get(attempt.why or "", f"ran longer than timeout={attempt.bound:g} s")
+
+
 def failed(record: Record, error: ErrorRecord) -> JobFailed:
     """Return the error of a job whose target raised."""
-    text = f"failed: {error.type}: {error.message}" if error.message else f"failed: {error.type}"
-    return _error(JobFailed, record, text, error=error)
+    return _error(JobFailed, record, story(error), error=error)
 
 
 def crashed(record: Record, certificate: DeathCertificate) -> JobCrashed:
@@ -71,6 +83,21 @@ def quarantined(record: Record, certificate: DeathCertificate) -> JobQuarantined
     """Return the error of a job that killed too many children."""
     text = f"killed its child {record.deaths} times and is given up; the last time: {certificate}"
     return _error(JobQuarantined, record, text, certificate=certificate)
+
+
+def indeterminate(record: Record, key: str | None, what: str) -> JobIndeterminate:
+    """Return the error of a job of which nobody knows whether it did what it was to do."""
+    if key is not None:
+        text = f"{what}, between child.effect_begin({key!r}) and its end: nobody knows whether that happened"
+    else:
+        text = f"{what}: with effects={record.job.effects!r} it is not run again, and nobody knows what it did"
+    return _error(JobIndeterminate, record, f"{text}. Look it up, or give the job reconcile=", effect=key)
+
+
+def another_job(record: Record, number: int) -> KeyConflict:
+    """Return the error of a job whose key the journal has for another one."""
+    text = f"the journal has job {number} under the key {record.identity!r}, with another target or other arguments"
+    return KeyConflict(f"{label(record)}: {text}; give this one a key of its own, or use another journal")
 
 
 def unsendable(record: Record, frame: _frames.Error) -> PayloadError:

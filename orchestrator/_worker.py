@@ -233,7 +233,7 @@ class Worker:
             self._loop.call_soon(self.pool.relieve, self)
         if self.flavour is None and record.target.kind is not None:
             self.flavour = "async" if record.target.is_async else "plain"
-        frame = self.leases.add(attempt)
+        frame = self.desk.sending(attempt, self.leases.add(attempt))
         if frame:
             self._outbox.append(frame)
 
@@ -254,6 +254,11 @@ class Worker:
         """Send the job whose payload is in a file now."""
         if self.leases is not None and attempt.fence in self.leases.held and self.child is not None:
             self.child.deliver(self.leases.spilled(attempt, path))
+
+    def send_bytes(self, frame: bytes) -> None:
+        """Send an attempt's frame that had to wait."""
+        self._outbox.append(frame)
+        self.flush()
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send a frame, if there is a child; after the jobs that were leased before, which it may be about."""

@@ -11,6 +11,7 @@ OrchestratorError
 ├── JournalError                         the journal cannot be opened
 │   ├── JournalInUse                     … because another supervisor uses it
 │   └── JournalDamaged                   … because its file is damaged, or no journal
+├── KeyConflict                          the journal has another job under this key
 ├── SupervisorClosed (RuntimeError)      the supervisor is not open (any more)
 ├── WrongContext (RuntimeError)          called from another loop, thread or a forked process
 └── JobError                             one job did not succeed
@@ -42,6 +43,7 @@ __all__ = (
     "JournalDamaged",
     "JournalError",
     "JournalInUse",
+    "KeyConflict",
     "LaunchError",
     "OrchestratorError",
     "PayloadError",
@@ -88,6 +90,10 @@ class PayloadError(OrchestratorError, TypeError):
 
 class PayloadTooLarge(PayloadError):
     """Raised when encoded arguments or a result exceed `max_message_bytes`."""
+
+
+class KeyConflict(OrchestratorError):
+    """Raised when a job's key is, in the journal, that of a job with another target or other arguments."""
 
 
 class LaunchError(OrchestratorError):

@@ -111,7 +111,7 @@ TABLE = {
     "_queue": row("_record"),
     "_talk": row(f"{VALUES} _frames child"),
     "_verdicts": row("exceptions"),
-    "_effects": row(f"{VALUES} _frames _policy _targets _archive _verdicts"),
+    "_effects": row(f"{VALUES} _frames _codec _policy _targets _faults _store_rows _archive _verdicts"),
     "_jobs": row(f"{VALUES} _frames _codec _policy _record _verdicts _effects"),
     "_durable": row(
         f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",

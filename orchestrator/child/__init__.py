@@ -1,4 +1,4 @@
-"""What job code may import: progress, logs, items, artefacts, permits and resources of the running job.
+"""What job code may import: progress, logs, items, artefacts, effects, permits and resources of the running job.
 
 Outside a child every function is a no-op or a local equivalent, so job code runs and is tested without a supervisor.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, TypeVar
 
+    from orchestrator.child._effect import Effect
     from orchestrator.child._permit import Permit
 
     T = TypeVar("T")
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = (
     "JobCancelled",
     "artifact",
+    "effect_begin",
+    "effect_done",
     "emit",
     "log",
     "permit",
@@ -69,6 +72,35 @@ def artifact(path: str | PathLike[str], name: str | None = None) -> None:
     scope = current()
     if scope is not None:
         scope.artifact(path, name)
+
+
+def effect_begin(key: str) -> Effect:
+    """Say that an outside effect (a post, a payment) begins; returns when the supervisor has noted it.
+
+    For jobs with `effects="external"`: one that dies before `effect_done` is not simply run again, for nobody knows
+    whether the effect happened. In an async job, `await child.effect_begin(key)`.
+
+    Args:
+        key: Name of the effect within the job, the same in every attempt.
+
+    Returns:
+        An object whose `done` is true when the effect happened in an earlier attempt (leave it out then), with the
+        `ref` of that time.
+    """
+    from orchestrator.child._effect import begin
+
+    return begin(current(), key)
+
+
+def effect_done(key: str, ref: Any = None) -> None:
+    """Say that the effect has happened; `ref`, a JSON value, is given to later attempts (an id, say).
+
+    Raises:
+        TypeError: If JSON cannot carry `ref` exactly.
+    """
+    from orchestrator.child._effect import done
+
+    done(current(), key, ref)
 
 
 def permit(name: str, weight: float = 1) -> Permit:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-
 from orchestrator import _wire
+from orchestrator.child._request import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Self
 
@@ -26,13 +24,11 @@ class Permit:
         self._scope = scope
         self._name = name
         self._weight = weight
-        self._request: int | None = None
+        self._request: Request | None = None
 
-    def _ask(self, scope: Scope, answered: Callable[[dict[str, Any]], None]) -> None:
-        # Known before it is sent: a cancel may be raised by the sending, and then it is to be withdrawn.
-        self._request = scope.host.expect(answered)
-        frame = {"type": "acquire", "fence": scope.fence, "request": self._request, "name": self._name}
-        scope.host.write(_wire.encode({**frame, "weight": self._weight}))
+    def _ask(self, scope: Scope) -> Request:
+        self._request = Request(scope, {"type": "acquire", "name": self._name, "weight": self._weight})
+        return self._request
 
     def _check(self, answer: dict[str, Any]) -> None:
         if answer["type"] != "granted":
@@ -41,10 +37,10 @@ class Permit:
 
     def _give_back(self, throttled: float | None = None) -> None:
         request, self._request = self._request, None
-        if request is None or self._scope is None:
+        if request is None or request.number is None or self._scope is None:
             return
-        self._scope.host.forget(request)
-        frame = {"type": "release", "fence": self._scope.fence, "request": request}
+        request.forget()
+        frame = {"type": "release", "fence": self._scope.fence, "request": request.number}
         if throttled is not None:
             frame["throttled"] = throttled
         self._scope.host.write(_wire.encode(frame))
@@ -63,23 +59,12 @@ class Permit:
             raise RuntimeError(
                 f"permit({self._name!r}): `with` would block the event loop that has to answer; use `async with`"
             )
-        done = allocate_lock()
-        done.acquire()
-        answers: list[dict[str, Any]] = []
-
-        def arrived(answer: dict[str, Any]) -> None:
-            answers.append(answer)
-            done.release()
-
         try:
-            self._ask(self._scope, arrived)
-            done.acquire()
-            if answers[0]["type"] != "granted" and self._scope.cancelled:
-                self._scope.end()
+            answer = self._ask(self._scope).wait()
         except BaseException:  # cancelled while waiting: the supervisor must not keep the permit for nobody
             self._give_back()
             raise
-        self._check(answers[0])
+        self._check(answer)
         return self
 
     def __exit__(
@@ -90,24 +75,8 @@ class Permit:
     async def __aenter__(self) -> Self:
         if self._scope is None:
             return self
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[dict[str, Any]] = loop.create_future()
-
-        def settle(answer: dict[str, Any]) -> None:
-            if not future.done():
-                future.set_result(answer)
-
-        def arrived(answer: dict[str, Any]) -> None:
-            try:
-                loop.call_soon_threadsafe(settle, answer)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits any more
-
         try:
-            self._ask(self._scope, arrived)
-            answer = await future
+            answer = await self._ask(self._scope).wait_async()
         except BaseException:
             self._give_back()
             raise

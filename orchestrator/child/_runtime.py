@@ -300,7 +300,7 @@ class Runtime:
             scope.credits(calls=bool(frame.get("calls"))).add(frame["n"])
 
     def _on_answer(self, frame: dict[str, Any]) -> None:
-        answered = self._asks.pop(frame["request"], None)
+        answered = self._asks.pop(frame.get("request", 0), None)
         if answered is not None:
             answered(frame)
 
@@ -320,6 +320,7 @@ class Runtime:
         "credit": _on_credit,
         "granted": _on_answer,
         "denied": _on_answer,
+        "effect_ack": _on_answer,
         "ping": _on_ping,
         "stop": _on_stop,
     }

@@ -1,0 +1,160 @@
+"""Jobs and outcomes as the journal keeps them, and back again: pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestrator import _codec, exceptions
+from orchestrator._models import DeathCertificate, ErrorRecord, Job, RetryPolicy, Status
+from orchestrator._store_rows import StoredOutcome
+from orchestrator.exceptions import (
+    JobCrashed,
+    JobError,
+    JobFailed,
+    JobIndeterminate,
+    JobTimedOut,
+    OrchestratorError,
+    PayloadError,
+)
+
+if TYPE_CHECKING:
+    from orchestrator._codec import Payload
+    from orchestrator._store_rows import StoredJob
+    from orchestrator._targets import Target
+
+# Options that travel by themselves: what the payload or a column of its own holds is not repeated.
+_OPTIONS = ("timeout", "queue_timeout", "total_timeout", "progress_timeout", "convert")
+_encode = msgspec.json.Encoder().encode
+# Where an error's message lies among its arguments is its class's business; these have data of their own.
+_ERRORS: dict[str, Any] = {name: getattr(exceptions, name) for name in exceptions.__all__}
+
+
+def options_of(job: Job, target: Target, reconcile: str | None) -> str:
+    """Return a job's options as JSON text; what it is called with is not among them."""
+    options: dict[str, Any] = {name: getattr(job, name) for name in _OPTIONS}
+    options["retry"] = None if job.retry is None else {f.name: getattr(job.retry, f.name) for f in fields(RetryPolicy)}
+    options["limits"] = dict(job.limits)
+    options["kind"] = target.kind
+    options["reconcile"] = reconcile
+    return _encode({name: value for name, value in options.items() if value}).decode()
+
+
+def job_of(stored: StoredJob) -> tuple[Job, str | None]:
+    """Return the job of an earlier run, without its arguments, and the kind of its target."""
+    options: dict[str, Any] = msgspec.json.decode(stored.options)
+    kind = options.pop("kind", None)
+    retry = options.pop("retry", None)
+    job = Job(
+        stored.target,
+        key=stored.key,
+        priority=stored.priority,
+        effects=stored.effects,  # type: ignore[arg-type]
+        retry=None if retry is None else RetryPolicy(**retry),
+        **options,
+    )
+    return job, kind
+
+
+def fingerprint(payload: Payload) -> bytes:
+    """Return what tells one call from another: target and arguments, but neither options nor what is learnt of it."""
+    head = payload.head.replace(b'"tell":true,', b"", 1)
+    start = head.find(b',"kind":"')  # the first one is ours: a target's name has no quotes
+    if start >= 0:
+        head = head[:start] + head[head.index(b'",', start) + 1 :]
+    return blake2b(head + payload.body, digest_size=16).digest()
+
+
+def reconcile_payload(payload: Payload, target: Target, key: str | None) -> Payload:
+    """Return the payload of the question whether an effect happened: its key, then the job's own arguments."""
+    body: dict[str, Any] = json.loads(b"{" + payload.body + b"}")
+    call: dict[str, Any] = {"args": [key, *body.get("args", ())], "kwargs": body.get("kwargs", {})}
+    if "typed" in body:
+        # By position or by name: every position is one further back now.
+        call["typed"] = {str(int(at) + 1) if at.isdigit() else at: text for at, text in body["typed"].items()}
+    text = _codec.to_json(call)
+    head = b'"target":' + _codec.to_json(target.reference) + b","
+    return type(payload)(head, text[1:-1])
+
+
+def outcome_of(
+    status: Status,
+    value: Any,
+    typed: str | None,
+    error: OrchestratorError | None,
+    *,
+    attempts: int,
+    deaths: int,
+    seconds: float,
+    worker: str | None,
+) -> StoredOutcome:
+    """Return an outcome as the journal keeps it; `typed` is the value's text if its annotation carried it."""
+    text = typed
+    if typed is None and status is Status.SUCCEEDED:
+        text = _codec.to_json(value).decode()
+    problem = None if error is None else _error_text(error)
+    return StoredOutcome(str(status), text, typed is not None, problem, attempts, deaths, seconds, worker)
+
+
+def value_of(outcome: StoredOutcome, target: Target) -> Any:
+    """Return the value of a stored outcome.
+
+    Raises:
+        TypeError: If the annotation of today does not fit it.
+    """
+    if outcome.value is None:
+        return None
+    return _codec.decode_typed(outcome.value, target) if outcome.typed else _codec.from_json(outcome.value)
+
+
+def _error_text(error: OrchestratorError) -> str:
+    found: dict[str, Any] = {"type": type(error).__name__, "message": str(error.args[0]) if error.args else ""}
+    if isinstance(error, JobError):
+        found.update(job_id=error.job_id, key=error.key, attempts=error.attempts)
+    if isinstance(error, JobFailed):
+        found["error"] = error.error
+    elif isinstance(error, JobCrashed):
+        found["certificate"] = error.certificate
+    elif isinstance(error, JobTimedOut):
+        found.update(timeout=error.timeout, stack=error.stack)
+    elif isinstance(error, JobIndeterminate):
+        found["effect"] = error.effect
+    elif isinstance(error, PayloadError):
+        found["path"] = error.path
+    return to_text(found)
+
+
+def to_text(value: Any) -> str:
+    """Return an error's or a certificate's data as JSON text."""
+    try:
+        return _encode(value).decode()
+    except (UnicodeEncodeError, ValueError):
+        return json.dumps(msgspec.to_builtins(value))  # lone surrogates, of a file name say
+
+
+def error_of(outcome: StoredOutcome) -> OrchestratorError | None:
+    """Return the error of a stored outcome as it was raised then."""
+    if outcome.error is None:
+        return None
+    found: dict[str, Any] = json.loads(outcome.error)
+    kind: type[OrchestratorError] = _ERRORS.get(found["type"], JobError)
+    message = found["message"]
+    if issubclass(kind, PayloadError):
+        path = found["path"]
+        unsent: PayloadError = kind(path, message.removeprefix(f"{path}: "))
+        return unsent
+    if not issubclass(kind, JobError):
+        return kind(message) if kind is not exceptions.ConfigurationError else JobError(message)
+    data: dict[str, Any] = {
+        name: found[name] for name in ("job_id", "key", "attempts", "timeout", "stack", "effect") if name in found
+    }
+    if "error" in found:
+        data["error"] = msgspec.convert(found["error"], ErrorRecord)
+    if "certificate" in found:
+        data["certificate"] = msgspec.convert(found["certificate"], DeathCertificate)
+    error: OrchestratorError = kind(message, **data)
+    return error
