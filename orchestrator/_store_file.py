@@ -160,6 +160,9 @@ def _take(database: JournalDatabase, path: str, durability: Durability, create: 
         # that a second process could meet us in.
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA foreign_keys=ON")
+        if is_empty:
+            # It only does something before the first transaction, and would write to a file that has had one.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("BEGIN EXCLUSIVE")
         has_tables = bool(_one(connection, "SELECT count(*) FROM sqlite_schema"))
         application, version = _one(connection, "PRAGMA application_id"), _one(connection, "PRAGMA user_version")
@@ -189,7 +192,6 @@ def _check_identity(path: str, application: int, version: int) -> None:
 
 def _configure(connection: sqlite3.Connection, durability: Durability) -> None:
     pragmas = [
-        "auto_vacuum=INCREMENTAL",  # only does something before the first table
         "journal_mode=WAL",
         f"synchronous={_SYNCHRONOUS[durability]}",
         "wal_autocheckpoint=0",  # the writer does it, and sees how it goes

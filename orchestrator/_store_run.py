@@ -112,7 +112,7 @@ def read_open_jobs(database: JournalDatabase, after: int, last: int) -> list[Ope
     jobs = _json(
         database,
         "json_array(id, identity, key, target, CAST(head AS TEXT), CAST(body AS TEXT), options, effects, priority, "
-        "hex(hash), attempts, deaths, suspect, created, files)",
+        "hex(hash), attempts, deaths, suspect, printf('%!.17g', created), files)",
         f"(SELECT * FROM jobs WHERE status IS NULL AND id > ? AND id <= ? ORDER BY id LIMIT {SLICE})",
         (after, last),
     )
@@ -152,5 +152,5 @@ def _job(database: JournalDatabase, row: list[Any]) -> StoredJob:
         head, body = outsourced(database.payloads, files, head=head, body=body)
     return StoredJob(
         number, identity, key, target, head.encode(), body.encode(), options, effects, priority, bytes.fromhex(digest),
-        attempts, deaths, bool(suspect), created,
+        attempts, deaths, bool(suspect), float(created),
     )  # fmt: skip

@@ -160,10 +160,13 @@ def _rows(batch: Batch, payloads: Payloads) -> tuple[list[Any], int, list[Any], 
     has_whole = not outcomes.keys().isdisjoint(batch.jobs)
     for job in batch.jobs.values():
         files: dict[str, str] = {}
-        if batch.has_large and len(job.head) + len(job.body) > LARGE:
-            outsource("head", job.head, files)
-            outsource("body", job.body, files)
-            job = job._replace(head=b"", body=b"")
+        if batch.has_large:
+            if len(job.head) > LARGE:
+                outsource("head", job.head, files)
+                job = job._replace(head=b"")
+            if len(job.body) > LARGE:
+                outsource("body", job.body, files)
+                job = job._replace(body=b"")
         if not has_whole:
             jobs.append((*job, _names(files)))
             continue

@@ -36,10 +36,10 @@ def job(number: int, **changes: Any) -> StoredJob:
     )._replace(**changes)
 
 
-def attempt(number: int, fence: int = 0, **changes: Any) -> StoredAttempt:
+def attempt(of: int, fence: int = 0, **changes: Any) -> StoredAttempt:
     return StoredAttempt(
-        job=number,
-        fence=fence or number,
+        job=of,
+        fence=fence or of,
         number=1,
         worker="w/1",
         generation=1,
@@ -148,3 +148,26 @@ async def write_until_killed(path: str) -> None:
             await asyncio.sleep(0)
             if number % 200 == 0:
                 await store.flush()
+
+
+async def do_one_thing(path: str, act: str) -> None:
+    """Do one thing with a journal, and say on standard output when it was acknowledged."""
+    async with recording(path) as recorder:
+        store = recorder.store
+        if act not in ("submit", "large", "birth"):
+            await recorder.submit(job(1))
+        done = asyncio.Event()
+        if act == "submit":
+            store.submit(job(1, identity="a"), lambda _: done.set())
+        elif act == "large":
+            store.submit(job(1, body=b'"args":["' + b"x" * 2**16 + b'"]'), lambda _: done.set())
+        elif act == "lease":
+            store.attempt(attempt(1), done.set)
+        elif act == "effect":
+            store.effect(1, "pin", "begun", 1, None, done.set)
+        elif act == "settle":
+            store.settle(1, outcome(), done.set)
+        else:
+            store.born(birth("m"), done.set)
+        await done.wait()
+        os.write(1, f"{act} recorded\n".encode())
