@@ -63,6 +63,8 @@ def run_app(arguments: list[str] | None) -> int:
         return _fail(f"{error}\nRun `orchestrator doctor` to see what this host lacks.", 1)
     except _CommandLineError as error:
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        if not message:
+            return 2  # a group without a command: its help is already there
         return _fail(f"{message}; see `{_command_path(error)} --help`.", getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         return 130

@@ -24,7 +24,7 @@ quarantine = typer.Typer(
 )
 
 Journal = Annotated[Path, typer.Argument(metavar="JOURNAL", help="The journal's file; no supervisor may be using it.")]
-Some = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Numbers of jobs, as `list` shows them.")]
+Some = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Numbers of jobs, as `list` shows them.")]
 One = Annotated[int, typer.Argument(metavar="ID", help="Number of a job, as `list` shows it.")]
 All = Annotated[bool, typer.Option("--all", help="All that are in quarantine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
