@@ -199,3 +199,39 @@ def block_results(path: str) -> str:
 
 def length(text: str) -> int:
     return len(text)
+
+
+def grow_then_stand(size: int, port: int) -> int:
+    grow(size, pause=0)
+    stand(port, "grown")
+    return os.getpid()
+
+
+def pid_after(port: int) -> int:
+    stand(port, "busy")
+    return os.getpid()
+
+
+def oom_score() -> int:
+    with open("/proc/self/oom_score_adj") as file:
+        return int(file.read())
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), 9)
+    time.sleep(60)
+
+
+def exit_by_itself() -> None:
+    os._exit(7)
+
+
+# Spares
+
+
+def temp_folder() -> str:
+    return os.environ["TMPDIR"]
+
+
+def loaded(module: str) -> tuple[int, bool]:
+    return os.getpid(), module in sys.modules

@@ -1,0 +1,1 @@
+"""Imported ahead of all jobs."""
