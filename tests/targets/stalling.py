@@ -172,7 +172,7 @@ def name_a_file(member: str, path: str) -> None:
     scope = _scope.current()
     assert scope is not None
     _write(_frame(type="result", fence=scope.fence, ms=1.0, **{member: path}))
-    time.sleep(60)
+    time.sleep(1)
 
 
 def name_a_link(member: str, path: str) -> None:
@@ -235,3 +235,11 @@ def temp_folder() -> str:
 
 def loaded(module: str) -> tuple[int, bool]:
     return os.getpid(), module in sys.modules
+
+
+def name_a_file_when_cancelled(path: str) -> None:
+    """Answer the cancel with a file that is somebody else's."""
+    try:
+        time.sleep(60)
+    except child.JobCancelled:
+        name_a_file("value_file", path)
