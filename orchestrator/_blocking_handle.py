@@ -38,7 +38,6 @@ class BlockingHandle:
     Streamlit page) cancels the job and passes through that thread at once.
 
     Attributes:
-        id: Number of the job within its supervisor.
         key: The job's key.
         job: The job as it was submitted.
     """
@@ -48,7 +47,6 @@ class BlockingHandle:
     def __init__(self, thread: EngineThread, job: Job, news: News | None = None) -> None:
         self.job = job
         self.key = job.key
-        self.id = 0
         self._thread = thread
         self._record: Record | None = None
         self._news = News() if news is None else news  # guards all that follows
@@ -59,6 +57,11 @@ class BlockingHandle:
         self._callback_error: Exception | None = None
         self._observed = False
         self._readers = 0  # counted on the engine's thread
+
+    @property
+    def id(self) -> int:
+        """Number of the job within its supervisor, or its journal."""
+        return 0 if self._record is None else self._record.number
 
     def __repr__(self) -> str:
         return f"<BlockingHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")

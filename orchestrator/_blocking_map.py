@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from orchestrator._blocking_handle import BlockingHandle, News
 from orchestrator._events import Event, Item
 from orchestrator._link import PIECE
-from orchestrator._submission import AHEAD, job_for
+from orchestrator._submission import AHEAD, identity_for, job_for
 from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ class BlockingOutcomes:
             with self._news.lock:
                 self._pending[index] = entry
             try:
-                self._supervisor._hand_over(submission, entry, place=(index, item))
+                self._supervisor._hand_over(
+                    submission, entry, place=(index, item), identity=identity_for(self._template, index)
+                )
             except Exception:
                 del self._pending[index]
                 raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from orchestrator._durable import DurableJobs
 from orchestrator._guarded_loop import GuardedLoop
 from orchestrator._guardian import Guardian
 from orchestrator._jobs import Jobs
@@ -23,14 +24,16 @@ from orchestrator._persist import outlast
 from orchestrator._pool import Pool, by_lots
 from orchestrator._queue import Queue
 from orchestrator._recipe import recipe_of
+from orchestrator._recovery import Recovery, Witnesses
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
-from orchestrator.exceptions import PoolBroken, SupervisorClosed
+from orchestrator.exceptions import JournalError, PoolBroken, SupervisorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from orchestrator._options import Options
+    from orchestrator._recipe import Witness
     from orchestrator._record import Record
 
 # Cancelled jobs end within the grace time and two seconds (promise 3); this is on top, for a busy machine.
@@ -45,6 +48,7 @@ class Engine:
 
     Attributes:
         state: `new`, `open`, `draining` or `closed`.
+        last_job: The highest number that a job of an earlier run had.
     """
 
     def __init__(self, options: Options) -> None:
@@ -57,6 +61,8 @@ class Engine:
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
         self._end = asyncio.Event()
+        self._recovery: Recovery | None = None
+        self.last_job = 0
 
     # Opening
 
@@ -66,6 +72,7 @@ class Engine:
         Raises:
             NoSpawn: If this loop cannot start processes; nothing is left then.
             LaunchError: If no child can be started here; nothing is left then.
+            JournalError: If the journal cannot be opened; nothing is left then.
         """
         self.loop = asyncio.get_running_loop()
         options = self.options
@@ -74,8 +81,8 @@ class Engine:
         self.limits = Limits(self.options.limits, self._fail)
         self.pool = Pool(options, self._guarded_loop, self.logger, self._start_soon)
         self.queue = Queue(self.pool.workers, self.limits, self.pool.want_children, self.loop.time)
-        self.queue.held_back = self.pool.held_back
-        self.jobs = Jobs(
+        self.queue.held_back = self._held_back
+        self.jobs = (Jobs if options.journal is None else DurableJobs)(
             self.queue,
             self.limits,
             self.logger,
@@ -87,7 +94,11 @@ class Engine:
         self.jobs.made_space = self._made_space
         self.talk = Talk(self.limits, self.logger, self.jobs.effects)
         self._guardian = Guardian(self.log, options.secrets)
-        self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, self._guardian)
+        witness: Witness = self._guardian
+        if isinstance(self.jobs, DurableJobs) and options.journal is not None:
+            self._recovery = Recovery(options.journal, self.jobs, self.log, self.in_thread, self._journal_moved)
+            witness = Witnesses(self._guardian, self._recovery.store)
+        self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, witness)
         if options.isolation == "inline":
             processes = ("command", "env", "env_allow", "cwd", "hang_timeout", "max_rss", "memory_limit")
             ignored = [name for name in processes if getattr(options, name) is not None]
@@ -119,9 +130,11 @@ class Engine:
                 self._group = group
                 try:
                     # Kept out of the group, which would wrap it.
-                    failure = await self.pool.start_first()
+                    failure = await self._open_journal() or await self.pool.start_first()
                     if failure is None:
                         self.state = "open"
+                        if self._recovery is not None:
+                            await self._recovery.resume()
                         opened.set_result(None)
                         await self._end.wait()
                 except BaseException:
@@ -141,6 +154,26 @@ class Engine:
             opened.exception()
         elif isinstance(failure, asyncio.CancelledError):
             raise failure
+
+    async def _open_journal(self) -> JournalError | None:
+        if self._recovery is not None:
+            try:
+                self.last_job = await self._recovery.open()
+            except JournalError as error:
+                return error
+        return None
+
+    @property
+    def _is_stalled(self) -> bool:
+        return self._recovery is not None and self._recovery.store.stalled is not None
+
+    def _held_back(self) -> bool:
+        return self._is_stalled or self.pool.held_back()
+
+    def _journal_moved(self) -> None:
+        self.queue.has_room()
+        self.queue.pump()
+        self._made_space()
 
     def guarded(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function of the engine; what it raises is a fault of ours, and ends the engine."""
@@ -211,7 +244,7 @@ class Engine:
     @property
     def has_space(self) -> bool:
         """Whether the queue takes another job without waiting."""
-        return self.jobs.queued + self._woken < self.options.queue_size
+        return self.jobs.queued + self._woken < self.options.queue_size and not self._is_stalled
 
     async def wait_for_space(self) -> None:
         """Wait until the queue takes another job."""
@@ -231,7 +264,7 @@ class Engine:
     def _made_space(self) -> None:
         """Wake as many submitters as there is space for, or all when they will be told that no jobs are taken."""
         if self._room:
-            left = self.options.queue_size - self.jobs.queued - self._woken
+            left = 0 if self._is_stalled else self.options.queue_size - self.jobs.queued - self._woken
             space = max(0, left) if self._takes_jobs() else len(self._room)
             for waiter in list(islice(self._room, space)):
                 del self._room[waiter]
@@ -273,7 +306,7 @@ class Engine:
     def hurry(self) -> None:
         """Cancel every job that has no outcome; no child is started for them any more."""
         self.pool.closing = True
-        self.cancel(self.jobs.unsettled())
+        by_lots(self._guarded_loop, iter(self.jobs.unsettled()), self.jobs.withdraw)
 
     def cancel(self, records: Iterable[Record]) -> None:
         """Cancel many jobs."""
@@ -286,7 +319,7 @@ class Engine:
         """Return a snapshot."""
         broken = self.state == "open" and self.pool.guard.broken
         return Statistics(
-            state="broken" if broken else self.state,
+            state="broken" if broken else "stalled" if self.state == "open" and self._is_stalled else self.state,
             submitted=self.jobs.accepted,
             queued=self.jobs.queued,
             running=self.jobs.running,
@@ -353,6 +386,8 @@ class Engine:
         self.pool.end()
         await self.limits.aclose()
         await self._guardian.aclose()
+        if self._recovery is not None:
+            await self._recovery.aclose()
         self._executor.shutdown(wait=True)
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -139,7 +139,6 @@ class JobHandle(Receipt):
     """A job that was accepted by `Supervisor.submit`.
 
     Attributes:
-        id: Number of the job within its supervisor.
         key: The job's key.
     """
 
@@ -148,7 +147,6 @@ class JobHandle(Receipt):
     def __init__(self, link: Link, submission: Submission) -> None:
         super().__init__(link)
         self.key = submission.job.key
-        self.id = 0
         self._submission = submission
         self._ring = Ring()
         self._readers = 0
@@ -164,13 +162,17 @@ class JobHandle(Receipt):
             self._link.engine.logger.log("job.failed_unobserved", "error", job=self.id, error=str(problem))
 
     @property
+    def id(self) -> int:
+        """Number of the job within its supervisor, or its journal."""
+        return 0 if self.record is None else self.record.number
+
+    @property
     def job(self) -> Job:
         """The job as it was submitted."""
         return self._submission.public_job()
 
     def _attach(self, record: Record) -> None:
         self.record = record
-        self.id = record.id
 
     @property
     def state(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._handle import Receipt
-from orchestrator._submission import AHEAD, job_for
+from orchestrator._submission import AHEAD, identity_for, job_for
 from orchestrator.exceptions import ConfigurationError, SupervisorClosed
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class Outcomes:
         self._index += 1
         link, submission = self._supervisor._prepare(job)
         entry = _Entry(link, self, index, item)
-        record = await self._supervisor._accept(link, submission, entry, index=index, item=item)
+        identity = identity_for(self._template, index)
+        record = await self._supervisor._accept(link, submission, entry, index=index, item=item, identity=identity)
         if not entry.done:
             self._pending[index] = entry, record
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from orchestrator import _wire
+from orchestrator._journal import Journal
 from orchestrator._models import Limit, RestartPolicy, Seconds, seconds, whole
 from orchestrator.exceptions import ConfigurationError
 
@@ -43,6 +44,7 @@ class Options:
     memory_limit: int | None = None
     hang_timeout: Seconds | None = None
     spares: int = 0
+    journal: Journal | None = None
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     grace: Seconds = 2.0
     start_timeout: Seconds = 60.0
@@ -67,6 +69,8 @@ class Options:
         _one_of(self.on_exit, "on_exit", ("drain", "cancel"))
         if not isinstance(self.restart, RestartPolicy):
             raise ConfigurationError("restart", f"must be a RestartPolicy, not {self.restart!r}")
+        if self.journal is not None and not isinstance(self.journal, Journal):
+            raise ConfigurationError("journal", f"must be a Journal, such as Journal({str(self.journal)!r})")
         self._check_limits()
         for name in ("preload", "secrets", "env_allow", "command"):
             self._check_strings(name)
@@ -164,6 +168,7 @@ class OptionsDict(TypedDict, total=False):
     memory_limit: int | None
     hang_timeout: Seconds | None
     spares: int
+    journal: Journal | None
     restart: RestartPolicy | None
     grace: Seconds
     start_timeout: Seconds

@@ -50,7 +50,7 @@ class Statistics:
     """One supervisor at one moment.
 
     Attributes:
-        state: `open`, `draining`, `broken` or `closed`.
+        state: `open`, `draining`, `broken`, `stalled` (its journal cannot be written for now) or `closed`.
         submitted: Jobs accepted so far; equals queued + running + waiting + settled at every moment.
         queued: Jobs that wait for a child or a limit.
         running: Jobs that a child holds.

@@ -41,8 +41,10 @@ _UPDATE = (
     "UPDATE jobs SET attempts=v.column2, deaths=v.column3, suspect=v.column4 FROM ({values}) AS v "
     "WHERE jobs.id=v.column1 AND jobs.status IS NULL"
 )
+# A cancelled job is not done: whoever submits it again has it run, as a new one.
 _SETTLE = (
-    "UPDATE jobs SET status=v.column2, value=v.column3, typed=v.column4, error=v.column5, attempts=v.column6, "
+    "UPDATE jobs SET identity=CASE WHEN v.column2 IN ('cancelled','expired') THEN NULL ELSE identity END, "
+    "status=v.column2, value=v.column3, typed=v.column4, error=v.column5, attempts=v.column6, "
     "deaths=v.column7, seconds=v.column8, worker=v.column9, settled=v.column10, "
     "files=CASE WHEN v.column11 IS NULL THEN files ELSE json_patch(coalesce(files,'{{}}'), v.column11) END "
     "FROM ({values}) AS v WHERE jobs.id=v.column1 AND jobs.status IS NULL"
@@ -135,7 +137,7 @@ def write(database: JournalDatabase, batch: Batch, run_id: str, now: float) -> d
     if FAULTS:
         if batch.jobs:
             strike("C2")
-        if any(row.state == "leased" for row in batch.attempts.values()):
+        if any(row.state in ("leased", "started") for row in batch.attempts.values()):
             strike("C3")
         if any(row.phase == "begun" for row in batch.effects.values()):
             strike("C6")
@@ -175,6 +177,8 @@ def _rows(batch: Batch, payloads: Payloads) -> tuple[list[Any], int, list[Any], 
             end: tuple[Any, ...] = (None, None, None, None, job.attempts, job.deaths, None, None)
         else:
             end = _without_large(outcome, files, outsource) if batch.has_large else outcome
+            if outcome.status in ("cancelled", "expired"):
+                job = job._replace(identity=None)
         jobs.append((*job[:10], job.suspect, job.created, *end, when, _names(files)))
     for number, (outcome, when) in outcomes.items():
         if number not in batch.jobs:
@@ -206,11 +210,12 @@ def _write(
     width: int,
     settled: list[Any],
 ) -> list[list[Any]]:
+    # First, for it may free an identity.
+    _execute(connection, _SETTLE, settled, 11)
     _execute(connection, _NEW_JOB if width == 15 else _NEW_OR_WHOLE_JOB, jobs, width)
     _execute(connection, _ATTEMPT, batch.attempts.values(), 9)
     _execute(connection, _EFFECT, batch.effects.values(), 5)
     _execute(connection, _UPDATE, [(number, *used) for number, used in batch.updates.items()], 4)
-    _execute(connection, _SETTLE, settled, 11)
     _execute(connection, _BIRTH, [(*row, run_id) for row in batch.births], 8)
     _execute(connection, _BURIAL, [(marker, now, text) for marker, text in batch.burials.items()], 3)
     _execute(connection, _META, batch.meta.items(), 2)

@@ -78,6 +78,11 @@ def job_for(template: Job | None, item: Any, index: int) -> Job:
     return item
 
 
+def identity_for(template: Job | None, index: int) -> str | None:
+    """Return what a journal knows an item of `map` by; a template's key is the same for all of them."""
+    return None if template is None or template.key is None else f"{template.key}[{index}]"
+
+
 class Submitter:
     """Makes submissions and records for one supervisor; safe to use from several threads."""
 
@@ -124,9 +129,15 @@ class Submitter:
                     f"job.limits.{name}", f"asks for {units:g} units; at most {most:g} are ever granted"
                 )
         found = self._targets.resolve(job.target)
+        if job.reconcile is not None:
+            self._targets.resolve(job.reconcile)
         if job.init is not None and (found.function is not None or "." not in found.reference.partition(":")[2]):
             raise ConfigurationError("job.init", 'is for targets named "package.module:Class.method"')
         return Submission(job, found, job.args, job.kwargs, self._largest)
+
+    def start_after(self, number: int) -> None:
+        """Number jobs from the next one on: those of earlier runs, in a journal, have the others."""
+        self._numbers = itertools.count(number + 1)
 
     def record(self, submission: Submission, payload: _codec.Payload, listener: Listener) -> Record:
         """Return a numbered record."""

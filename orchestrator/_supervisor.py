@@ -26,6 +26,7 @@ from orchestrator.exceptions import LaunchError, SupervisorClosed, WrongContext
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from orchestrator._journal import Journal
     from orchestrator._record import Listener, Record
     from orchestrator._statistics import Statistics
 
@@ -61,6 +62,7 @@ class Supervisor:
         hang_timeout: Kill a child that has been silent for so many seconds, at least 20: stopped, or stuck in C code
             that holds the interpreter's lock. By default it only gets no more jobs.
         spares: Children that are kept ready beyond those in use, to take the place of one that dies or is replaced.
+        journal: Where jobs are kept, so that none is lost when this process dies: `Journal(path)`.
         restart: When a worker's child is started again.
         grace: Seconds a cancelled or timed-out job has for ending by itself before its child is killed.
         start_timeout: Seconds a child has for becoming ready.
@@ -94,6 +96,7 @@ class Supervisor:
         memory_limit: int | None = None,
         hang_timeout: Seconds | None = None,
         spares: int = 0,
+        journal: Journal | None = None,
         restart: RestartPolicy | None = None,
         grace: Seconds = 2.0,
         start_timeout: Seconds = 60.0,
@@ -119,6 +122,7 @@ class Supervisor:
             memory_limit=memory_limit,
             hang_timeout=hang_timeout,
             spares=spares,
+            journal=journal,
             restart=RestartPolicy() if restart is None else restart,
             grace=grace,
             start_timeout=start_timeout,
@@ -144,6 +148,7 @@ class Supervisor:
         Raises:
             LaunchError: If no child can be started here; the message names the remedy.
             SelfSpawnError: If a child would run the program itself again.
+            JournalError: If the journal cannot be opened, or another supervisor uses it.
             WrongContext: Outside asyncio, for example under trio.
         """
         if self._link is not None or self._closed:
@@ -174,6 +179,7 @@ class Supervisor:
             thread.engine.log("supervisor.moved_to_thread", reason=f"the running loop cannot start processes: {reason}")
         else:
             self._link = SameLoop(engine)
+        self._submitter.start_after(self._link.engine.last_job)
         return self
 
     async def __aexit__(
@@ -270,7 +276,13 @@ class Supervisor:
         link = self._open_link()
         submission = self._submitter.make(target, args, kwargs)
         handle = JobHandle(link, submission)
-        await self._accept(link, submission, handle)
+        record = await self._accept(link, submission, handle)
+        if self._options.journal is not None:
+            try:
+                await link.ask(link.engine.jobs.taken, record)
+            except asyncio.CancelledError:
+                handle.cancel()  # nobody would have the handle
+                raise
         return handle
 
     async def _submit_stream(self, submission: Submission) -> JobHandle:
@@ -297,6 +309,7 @@ class Supervisor:
         read: bool = False,
         index: int | None = None,
         item: Any = None,
+        identity: str | None = None,
     ) -> Record:
         engine = link.engine
         self._unbroken += 1
@@ -317,6 +330,7 @@ class Supervisor:
             engine.check_open()
         record = self._submitter.record(submission, payload, link.relay(receipt))
         record.index, record.item = index, item
+        record.identity = identity or record.identity
         if read:
             record.read, record.gather = True, False
         if isinstance(receipt, JobHandle):

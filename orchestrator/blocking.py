@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator._options import OptionsDict
+    from orchestrator._record import Record
     from orchestrator._statistics import Statistics
 
 __all__ = ("BlockingEvents", "BlockingHandle", "BlockingItems", "BlockingOutcomes", "BlockingSupervisor")
@@ -66,6 +67,7 @@ class BlockingSupervisor:
             try:
                 thread.start()
                 thread.wait_opened()
+                self._submitter.start_after(thread.engine.last_job)
                 # It holds on to the supervisor: whoever drops an open one has it until the program ends.
                 atexit.register(self._close_at_exit, os.getpid())
                 self._thread = thread
@@ -144,26 +146,37 @@ class BlockingSupervisor:
         submission = self._submitter.make(target, args, kwargs)
         handle = BlockingHandle(self._check_open(), submission.public_job())
         try:
-            self._hand_over(submission, handle)
+            record = self._hand_over(submission, handle)
+            if self._options.journal is not None:
+                thread = self._check_open()
+                thread.wait(thread.engine.jobs.taken, record)
             return handle
         except BaseException:
             handle._cancel_and_wait()  # nobody would have the handle
             raise
 
     def _hand_over(
-        self, submission: Submission, handle: BlockingHandle, *, read: bool = False, place: Any = (None, None)
-    ) -> None:
+        self,
+        submission: Submission,
+        handle: BlockingHandle,
+        *,
+        read: bool = False,
+        place: Any = (None, None),
+        identity: str | None = None,
+    ) -> Record:
         """Wait for room in the queue, and give the engine the job."""
         thread = self._check_open()
         thread.engine.check_open()
         payload = submission.encode()
         record = self._submitter.record(submission, payload, handle)
         record.index, record.item = place
+        record.identity = identity or record.identity
         record.read, record.gather = read, not read
-        handle._record, handle.id = record, record.id
+        handle._record = record
         while not thread.offer(record):
             thread.wait(thread.engine.wait_for_space)
             thread.engine.check_open()
+        return record
 
     def map(
         self, target: Target | Job | Iterable[Job], items: Any = None, *, ordered: bool = False

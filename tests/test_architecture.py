@@ -58,7 +58,8 @@ TABLE = {
     "_liveness": row(),
     "_resources": row(),
     # One concept each: options, targets, bytes, one effect of the system.
-    "_options": row(f"{VALUES} _wire"),
+    "_journal": row(VALUES),
+    "_options": row(f"{VALUES} _wire _journal"),
     "_targets": row(f"{VALUES} child"),
     "_codec": row(f"{VALUES} _wire _child_files _targets child", packages="msgspec"),
     "_frames": row("_models _wire", packages="msgspec"),
@@ -66,7 +67,6 @@ TABLE = {
     "_limits": row(f"{VALUES} _policy", packages="aiolimiter"),
     "_cache": row(VALUES, packages=ENGINE),
     "_faults": row("exceptions"),
-    "_journal": row(VALUES),
     "_store_rows": row(),
     "_store_batch": row("_store_rows"),
     "_store_schema": row(),
@@ -117,9 +117,10 @@ TABLE = {
         f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",
     ),
     "_pool": row("exceptions _policy _memory _pings _resources _worker"),
+    "_recovery": row("_leftovers _store"),
     "_engine": row(
         f"{VALUES} _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
-        "_record _queue _talk _jobs _pool _guardian _recipe",
+        "_record _queue _talk _jobs _durable _recovery _pool _guardian _recipe",
         packages="anyio",
     ),
     # How callers reach it.
