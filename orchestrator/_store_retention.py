@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 # Jobs of one transaction: a few milliseconds, which is how long commits wait for it.
 SLICE = 500
-_PAGES = 2_000
+# Pages given back with them: more than their rows had, and few enough to move at once.
+_PAGES = 200
 _DEFAULT_KEEP = 7 * 86_400.0
 _OLD = "id BETWEEN ? AND ? AND settled < ? AND (status <> 'quarantined' OR discarded IS NOT NULL)"
 

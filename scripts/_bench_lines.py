@@ -213,6 +213,26 @@ LINES: tuple[Line, ...] = (
         timeout=900,
         weight=0.2,
     ),
+    Line(
+        "journal-submit",
+        (
+            Metric("p50", "one job recorded by the journal at power durability, p50", "s"),
+            Metric("p99", "… p99", "s"),
+        ),
+        OURS,
+        {"jobs": 1_000},
+        {"jobs": 200},
+    ),
+    Line(
+        "journal-rate",
+        (
+            Metric("rate", "jobs a second that the journal records, 3 steps each, 4,000 in flight", "/s", higher=True),
+            Metric("cpu", "… CPU for each job, the loop's and the thread's", "s"),
+        ),
+        OURS,
+        {"jobs": 100_000, "window": 4_000},
+        {"jobs": 20_000},
+    ),
 )
 
 BY_NAME = {line.name: line for line in LINES}
