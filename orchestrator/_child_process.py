@@ -53,6 +53,16 @@ class Exit:
     signal: str | None
 
 
+class Burial(asyncio.Event):
+    """Is set when a dead child's kill set is empty, or as empty as it gets.
+
+    Attributes:
+        survivors: Processes of the set that could not be killed.
+    """
+
+    survivors: tuple[int, ...] = ()
+
+
 class ChildOwner(Protocol):
     """Who runs a child and hears of its life, on the loop.
 
@@ -99,7 +109,7 @@ class Child:
         self.killset: KillSet | None = None
         self.survivors: tuple[int, ...] = ()
         self.gone = asyncio.Event()  # the process was seen dead
-        self.buried = asyncio.Event()  # … and so was everything it started
+        self.buried = Burial()  # … and so was everything it started
         self._recipe = recipe
         self._owner = owner
         self._trace = recipe.trace
@@ -196,7 +206,8 @@ class Child:
         try:
             if self._killing is not None:
                 await self._killing.wait()
-            self.survivors = (*self.survivors, *await self._recipe.in_thread(self._bury))
+            # The sweep has seen those again that were found before.
+            self.survivors = self.buried.survivors = await self._recipe.in_thread(self._bury)
         finally:
             await self._pipes.aclose()
             if self._birth is not None and self._recipe.witness is not None:
@@ -250,14 +261,19 @@ class Child:
             if self._give_up_timer is None:
                 self._give_up_timer = asyncio.get_running_loop().call_later(_KILL_TO_EXIT, self._give_up)
 
-    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> None:
-        """Kill the descendants that were started since a moment, except some; the process itself lives on."""
+    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> tuple[int, ...]:
+        """Kill the descendants that were started since a moment, except some; the process itself lives on.
+
+        Returns:
+            Those that could not be killed.
+        """
         if self.killset is None or self.gone.is_set():
-            return
+            return ()
         self._killing = asyncio.Event()
         try:
-            survivors = await self._recipe.in_thread(self.killset.kill_started_since, moment, keep, timeout)
-            self.survivors = (*self.survivors, *survivors)
+            left: tuple[int, ...] = await self._recipe.in_thread(self.killset.kill_started_since, moment, keep, timeout)
+            self.survivors = tuple({*self.survivors, *left})
+            return left
         finally:
             killing, self._killing = self._killing, None
             killing.set()

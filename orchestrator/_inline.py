@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _wire
-from orchestrator._child_process import ChildOwner, Exit
+from orchestrator._child_process import Burial, ChildOwner, Exit
 from orchestrator._stderr import StderrReader
 from orchestrator.child import _target
 from orchestrator.child._invoke import Limits, error_line, run_async, run_sync
@@ -52,7 +52,7 @@ class InlineChild:
         self.nonce = "inline"
         self.born = time.monotonic()
         self.gone = asyncio.Event()
-        self.buried = asyncio.Event()
+        self.buried = Burial()
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
         self.limits = Limits(None, recipe.init["max_message_bytes"])
         self.resources = Resources()
@@ -180,8 +180,9 @@ class InlineChild:
         """Return the fence of what the thread was running when this child was given up."""
         return None if self._running is None else self._running.fence
 
-    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> None:
+    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> tuple[int, ...]:
         """Processes that a job started here are children of this process, and nobody can tell whose."""
+        return ()
 
     # Frames from the worker
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator._attempt import Attempt
+    from orchestrator._child_process import Burial
     from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._limits import Limits
     from orchestrator._logs import Logger
@@ -356,7 +357,7 @@ class Jobs:
         self._start_soon(self._kill_strays, attempt, record, keep)
 
     async def _kill_strays(self, attempt: Attempt, record: Record, keep: Any) -> None:
-        await attempt.worker.kill_strays(attempt.moment, keep, _STRAYS)
+        record.survivors += await attempt.worker.kill_strays(attempt.moment, keep, _STRAYS)
         self.running -= 1
         self._conclude(attempt, record)
 
@@ -375,7 +376,7 @@ class Jobs:
         elif not self._retry(record, "timeout"):
             self._settle(record, Status.TIMED_OUT, error=_verdicts.timed_out(record, attempt))
 
-    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None:
+    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: Burial) -> None:
         """A child died while it ran these attempts."""
         ours = certificate.reason in ("cancelled", "timeout")
         for attempt in attempts:
@@ -394,8 +395,9 @@ class Jobs:
             record.suspect = record.suspect or (len(attempts) > 1 and not ours)
             self._settle_crashed(record, certificate, charged=charged)
 
-    async def _conclude_after(self, buried: asyncio.Event, attempt: Attempt, record: Record) -> None:
+    async def _conclude_after(self, buried: Burial, attempt: Attempt, record: Record) -> None:
         await buried.wait()
+        record.survivors += buried.survivors
         self.running -= 1
         self._conclude(attempt, record)
         # While the environment is to blame, the next one is tried when this one has ended.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
 
     from orchestrator import _frames
     from orchestrator._attempt import Attempt
-    from orchestrator._child_process import Child
+    from orchestrator._child_process import Burial, Child
     from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._inline import InlineChild
     from orchestrator._models import DeathCertificate
@@ -45,7 +44,7 @@ class Desk(Protocol):
     def spill(self, attempt: Attempt, path: str) -> None: ...
     def answered(self, attempt: Attempt, frame: _frames.Result | _frames.Error) -> None: ...
     def returned(self, attempt: Attempt, kind: str | None = None) -> None: ...
-    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None: ...
+    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: Burial) -> None: ...
 
 
 class Listener(Protocol):

@@ -74,6 +74,7 @@ class Record:
         attempts: Attempts that count.
         deaths: Children that died while they ran this job.
         attempt: The attempt that is on, or None.
+        survivors: Processes that its ended attempts started and that could not be killed.
     """
 
     __slots__ = (
@@ -106,6 +107,7 @@ class Record:
         "run_seconds",
         "state",
         "status",
+        "survivors",
         "suspect",
         "target",
         "ticket",
@@ -125,6 +127,7 @@ class Record:
         self.attempts = 0
         self.deaths = 0
         self.abandoned = False  # nobody wants another attempt
+        self.survivors: tuple[int, ...] = ()
         self.suspect = False  # one of several jobs that ran when their child died: runs alone from now on
         self.effects: dict[str, Done | None] | None = None  # by key; None as long as the effect may be in the making
         self.asking: Question | None = None  # its reconcile function is called instead of its target

@@ -35,7 +35,11 @@ def label(record: Record) -> str:
 
 
 def _error(kind: type[E], record: Record, text: str, **data: Any) -> E:
-    return kind(f"{label(record)} {text}", job_id=record.id, key=record.job.key, attempts=record.attempts, **data)
+    if record.survivors:
+        text += f"; of what it started, {', '.join(map(str, record.survivors))} could not be killed"
+    error = kind(f"{label(record)} {text}", job_id=record.id, key=record.job.key, attempts=record.attempts, **data)
+    error.survivors = record.survivors
+    return error
 
 
 def cancelled(record: Record) -> JobCancelled:

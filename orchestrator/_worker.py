@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _liveness, _state, _wire
@@ -200,6 +201,8 @@ class Worker:
         if self.life.state != "starting":  # stopped or killed while it was being spawned
             child.kill()
         await child.live()
+        if child.survivors and self.last_death is not None and self.last_death.pid == child.pid:
+            self.last_death = replace(self.last_death, survivors=child.survivors)
         self.pool.child_buried(self, child)
 
     def _wait_for_start(self, bound: float) -> None:
@@ -451,12 +454,15 @@ class Worker:
             self.settle_down()
         self.pool.has_room(self)
 
-    async def kill_strays(self, moment: float, keep: Collection[int], timeout: float) -> None:
-        """Kill what a job left behind in a child that lives on; the child gets no job meanwhile."""
+    async def kill_strays(self, moment: float, keep: Collection[int], timeout: float) -> tuple[int, ...]:
+        """Kill what a job left behind in a child that lives on; the child gets no job meanwhile.
+
+        Returns:
+            Those that could not be killed.
+        """
         child = self.child
         try:
-            if child is not None:
-                await child.kill_started_since(moment, keep, timeout)
+            return () if child is None else await child.kill_started_since(moment, keep, timeout)
         finally:
             if child is self.child:  # another one may be having its own cleaned up
                 self.cleaning = False

@@ -151,7 +151,10 @@ class JobError(OrchestratorError):
         job_id: Number of the job within its supervisor.
         key: The job's key, if it has one.
         attempts: How many attempts were made.
+        survivors: Processes that the job had started, and that could not be killed.
     """
+
+    survivors: tuple[int, ...] = ()
 
     def __init__(self, message: str, *, job_id: int = 0, key: str | None = None, attempts: int = 0) -> None:
         super().__init__(message)

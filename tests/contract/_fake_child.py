@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from orchestrator import _wire
-from orchestrator._child_process import Exit
+from orchestrator._child_process import Burial, Exit
 from orchestrator._stderr import StderrReader
 
 Frame = dict[str, Any]
@@ -39,7 +39,7 @@ class FakeChild:
         self.survivors: tuple[int, ...] = ()
         self.unsent = 0
         self.gone = asyncio.Event()
-        self.buried = asyncio.Event()
+        self.buried = Burial()
         self.heard: list[Frame] = []
         self.running: int | None = None
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
@@ -109,8 +109,9 @@ class FakeChild:
     def terminate(self) -> None:
         self.end(signal="SIGTERM")
 
-    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> None:
+    async def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> tuple[int, ...]:
         """It has no descendants."""
+        return ()
 
     def dump_stack(self) -> None:
         """It has no stack."""

@@ -15,7 +15,8 @@ import pytest
 import surviving
 
 from orchestrator import Supervisor, _worker
-from orchestrator.exceptions import JobCrashed
+from orchestrator._killset import KillSet
+from orchestrator.exceptions import JobCancelled, JobCrashed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups, sessions and signals of POSIX")
 
@@ -131,3 +132,25 @@ async def test_a_cancel_takes_two_hundred_processes_with_it() -> None:
         handle.cancel()
         assert (await handle.outcome()).status == "cancelled"
         assert not any(map(lives, forked))
+
+
+async def test_what_cannot_be_killed_is_said_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = KillSet.sweep
+
+    def all_but_one(kill_set: KillSet, timeout: float) -> tuple[int, ...]:
+        return (*sweep(kill_set, timeout), 999_999_999)
+
+    monkeypatch.setattr(KillSet, "sweep", all_but_one)
+    async with Supervisor(workers=1, grace=0.1) as supervisor:
+        handle = await supervisor.submit(surviving.take_no_hint)
+        await first_item(handle)
+        handle.cancel()
+        error = (await handle.outcome()).error
+        assert isinstance(error, JobCancelled) and error.survivors == (999_999_999,)
+        assert "of what it started, 999999999 could not be killed" in str(error)
+        statistics = supervisor.statistics()
+        assert statistics.survivors == (999_999_999,)
+        assert statistics.workers[0].last_death is not None
+        assert statistics.workers[0].last_death.survivors == (999_999_999,)
+        # Somebody else's trouble.
+        assert await supervisor.run(surviving.pid)

@@ -60,6 +60,17 @@ def hold_the_lock() -> None:
     ctypes.PyDLL(None).sleep(1000)
 
 
+def take_no_hint() -> None:
+    """Go on whatever is raised in here."""
+    for seconds in (0, *[1] * 1000):
+        try:
+            if not seconds:
+                child.emit(os.getpid())
+            time.sleep(seconds)
+        except BaseException:
+            continue
+
+
 def leave_a_group_member() -> int:
     """Leave a process in the child's own group that ignores every request to end."""
     return start_stubborn(session=False)
