@@ -11,8 +11,9 @@ from typing import Any
 import hosting
 import pytest
 
-from orchestrator import Job, RestartPolicy, RetryPolicy, Supervisor, _hearing, _worker
+from orchestrator import Job, RestartPolicy, RetryPolicy, Supervisor, _hearing, _pings, _worker
 from orchestrator._events import Item, Log, Progress
+from orchestrator._liveness import Pace
 from orchestrator.exceptions import (
     JobCancelled,
     JobCrashed,
@@ -318,6 +319,58 @@ async def test_extend_prolongs_the_start(fake: SimpleNamespace) -> None:
         assert len(fake.made) == 1
 
 
+async def test_extend_prolongs_the_start_only_so_far(fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_worker, "_LONGEST_START", 0.5)
+
+    async def for_ever(child: FakeChild) -> None:
+        while not child.gone.is_set():
+            child.say({"type": "extend"})
+            await asyncio.sleep(0.05)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def script(child: FakeChild, frame: Frame) -> None:
+        if frame["type"] == "init":
+            tasks.append(asyncio.create_task(for_ever(child)))
+
+    fake.script = script
+    async with opened(
+        start_timeout=0.2, restart=RestartPolicy(backoff=0.01, max_backoff=0.02, max_restarts=1)
+    ) as supervisor:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(PoolBroken) as broken:
+            await supervisor.run(hosting.double, 4)
+        assert asyncio.get_running_loop().time() - began >= 0.9  # two starts
+        assert broken.value.certificate is not None
+        assert "not ready within 0.5 s" in broken.value.certificate.detail
+    await asyncio.gather(*tasks)
+
+
+async def test_pings_are_sent_to_the_silent_only(fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pings, "PACE", Pace(ping=0.05, suspect=0.5, confirm=0.05))
+    answers = [3]
+
+    def script(child: FakeChild, frame: Frame) -> None:
+        if frame["type"] == "ping" and answers[0]:
+            answers[0] -= 1
+            child.say({"type": "pong", "seq": frame["seq"]})
+        else:
+            behave(child, frame)
+
+    fake.script = script
+    async with opened() as supervisor:
+        assert await supervisor.run(hosting.double, 4) == 8
+        while supervisor.statistics().workers[0].state != "suspect":  # noqa: ASYNC110  nothing else tells
+            await asyncio.sleep(0.01)
+        pings = [frame["seq"] for frame in fake.made[0].heard if frame["type"] == "ping"]
+        assert pings == [1, 2, 3, 4]  # one at a time
+        waiting = asyncio.create_task(supervisor.run(hosting.double, 5))
+        await asyncio.sleep(0.2)
+        assert not waiting.done() and len(fake.made) == 1
+        fake.made[0].say({"type": "pong"})
+        assert await waiting == 10
+
+
 async def test_silence_of_a_job_is_ended_by_its_timeout(fake: SimpleNamespace) -> None:
     def script(child: FakeChild, frame: Frame) -> None:
         if frame["type"] not in ("job", "cancel"):
@@ -514,6 +567,7 @@ async def test_children_are_cleaned_up_one_by_one(fake: SimpleNamespace, monkeyp
         number = fake.made.index(child)
         begun[number].set()
         await cleaned[number].wait()
+        return ()  # nothing survived
 
     monkeypatch.setattr(FakeChild, "kill_started_since", clean)
     stray = SimpleNamespace(started=float("inf"), pid=1)
@@ -549,4 +603,3 @@ def test_the_fake_has_what_a_child_has() -> None:
 
     public = {name for name in dir(Child) if not name.startswith("_")}
     assert public <= set(dir(FakeChild)) | {"unsent"}
-        return ()  # nothing survived
