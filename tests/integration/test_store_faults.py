@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import random
 import selectors
@@ -21,6 +23,7 @@ import pytest
 from journalling import Recorder, attempt, birth, job, outcome, recording, rows
 
 from orchestrator import _faults, _store_file, _store_thread
+from orchestrator._journal_file import JournalFile
 from orchestrator._store_batch import LARGE
 from orchestrator.exceptions import JournalDamaged, JournalError, JournalInUse
 
@@ -68,9 +71,9 @@ def read_for(process: subprocess.Popen[bytes], seconds: float) -> bytes:
     return said
 
 
-def kill_a_writer(path: Path, seconds: float) -> tuple[set[int], set[int]]:
+def kill_a_writer(path: Path, seconds: float, options: str = "", **environment: str) -> tuple[set[int], set[int]]:
     """Return the jobs and the outcomes that a writer said were recorded before it was killed."""
-    with started(f"write_until_killed({str(path)!r})") as process:
+    with started(f"write_until_killed({str(path)!r}{options})", **environment) as process:
         said = read_for(process, seconds)
         process.kill()
         assert process.stdout is not None
@@ -109,6 +112,91 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(path: Path) -> None:
 @pytest.mark.soak
 def test_five_hundred_killed_writers_lose_nothing(path: Path) -> None:
     check_kills(path, 500)
+
+
+# Power failures: what was not synchronised may be lost, in any order, a page at a time.
+
+
+@pytest.fixture(scope="session")
+def power_loss(tmp_path_factory: pytest.TempPathFactory) -> str:
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("needs a C compiler on Linux")
+    library = tmp_path_factory.mktemp("power") / "power_loss.so"
+    source = Path(TARGETS) / "power_loss.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
+    return str(library)
+
+
+def lose_power(root: Path, kept: Path, after: Path, chance: random.Random) -> None:
+    """Make what a power failure leaves of a folder: of each page the synchronised state, or any later one."""
+    for names in kept.glob("names-*"):
+        if names.suffix == ".new":
+            continue
+        folder = names.name.removeprefix("names-").replace("!", "/")
+        (after / folder).mkdir(parents=True, exist_ok=True)
+        listed = dict(reversed(line.split(" ", 1)) for line in names.read_text().splitlines())
+        for name, inode in listed.items():
+            synchronised = (kept / inode).read_bytes() if (kept / inode).exists() else b""
+            try:
+                now = (root / folder / name).read_bytes()
+                if str((root / folder / name).stat().st_ino) != inode:
+                    now = synchronised
+            except FileNotFoundError:
+                now = synchronised
+            length = len(chance.choice((synchronised, now)))
+            pages = []
+            for start in range(0, length, 4096):
+                old, new = (text[start : start + 4096].ljust(4096, b"\0") for text in (synchronised, now))
+                pages.append(chance.choice((old, new)))
+            (after / folder / name).write_bytes(b"".join(pages)[:length])
+
+
+def check_power_losses(tmp_path: Path, library: str, count: int) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)
+    acknowledged = 0
+    for loss in range(count):
+        told = f"seed {seed}, loss {loss}"
+        folder = tmp_path / f"loss {loss}"
+        root, kept, after = (folder / name for name in ("root", "kept", "after"))
+        for each in (root, kept, after):
+            each.mkdir(parents=True)
+        submitted, settled = kill_a_writer(
+            root / "j.db",
+            chance.uniform(0, 0.3),
+            ", durability='power', length=200, checkpoint=100_000",
+            LD_PRELOAD=library,
+            POWER_LOSS_ROOT=str(root),
+            POWER_LOSS_KEPT=str(kept),
+        )
+        lose_power(root, kept, after, chance)
+        with JournalFile(after / "j.db"):  # the check of its structure is part of the opening
+            pass
+        with closing(sqlite3.connect(after / "j.db")) as connection:
+            there = {
+                number: (status, files)
+                for number, status, files in connection.execute("SELECT id, status, files FROM jobs")
+            }
+        assert submitted <= there.keys(), told
+        assert all(there[number][0] == "succeeded" for number in settled), told
+        for number in settled:
+            if number % 50 == 0:
+                name = json.loads(there[number][1])["value"]
+                content = (after / "j.db.payloads" / name).read_bytes()
+                assert hashlib.sha256(content).hexdigest() == name, told
+        acknowledged += len(settled)
+        shutil.rmtree(folder)
+    assert acknowledged > 20 * count
+
+
+def test_a_power_failure_loses_nothing_that_was_acknowledged(tmp_path: Path, power_loss: str) -> None:
+    check_power_losses(tmp_path, power_loss, 10)
+
+
+@pytest.mark.soak
+def test_two_hundred_power_failures_lose_nothing(tmp_path: Path, power_loss: str) -> None:
+    check_power_losses(tmp_path, power_loss, 200)
 
 
 @posix

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from orchestrator import _store_thread
 from orchestrator._journal import Journal
 from orchestrator._store import Store
 from orchestrator._store_rows import Known, Opened, StoredAttempt, StoredJob, StoredOutcome
@@ -127,23 +128,28 @@ def tables(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-async def write_until_killed(path: str) -> None:
-    """Submit and settle jobs for ever, and say of each on standard output when it was acknowledged."""
-    async with recording(path) as recorder:
+async def write_until_killed(path: str, durability: str = "process", length: int = 8000, checkpoint: int = 0) -> None:
+    """Submit and settle jobs for ever, and say of each on standard output when it was acknowledged.
+
+    Values are so long that a checkpoint comes every thousand jobs, or with `checkpoint` at so many bytes: what kills
+    the writer is to meet those too. With `checkpoint` every fiftieth value is in a file.
+    """
+    if checkpoint:
+        _store_thread.CHECKPOINT = checkpoint
+    async with recording(path, durability=durability) as recorder:
         store = recorder.store
         number = recorder.opened.last_job
 
         def say(text: str) -> None:
             os.write(1, f"{text}\n".encode())
 
-        # Large enough for a checkpoint every few hundred jobs: kills are to meet those too.
-        value = f'"{"v" * 8000}"'
         while True:
             for _ in range(20):
                 number += 1
                 this = number
                 store.submit(job(this), lambda _, this=this: say(f"s{this}"))
                 store.attempt(attempt(this))
+                value = f'"{"v" * (70_000 + this if checkpoint and this % 50 == 0 else length)}"'
                 store.settle(this, outcome(value), lambda this=this: say(f"o{this}"))
             await asyncio.sleep(0)
             if number % 200 == 0:
