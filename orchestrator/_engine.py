@@ -22,7 +22,7 @@ from orchestrator._logs import Logger
 from orchestrator._models import Status
 from orchestrator._persist import outlast
 from orchestrator._pool import Pool, by_lots
-from orchestrator._queue import Queue
+from orchestrator._queue import Caution, Queue
 from orchestrator._recipe import recipe_of
 from orchestrator._recovery import Recovery, Witnesses
 from orchestrator._statistics import Statistics
@@ -81,7 +81,8 @@ class Engine:
         self.limits = Limits(self.options.limits, self._fail)
         self.pool = Pool(options, self._guarded_loop, self.logger, self._start_soon)
         self.queue = Queue(self.pool.workers, self.limits, self.pool.want_children, self.loop.time)
-        self.queue.held_back = self._held_back
+        self.queue.caution, self.queue.trying = self._caution, self.pool.trying
+        self.queue.in_question = self.pool.in_question
         self.jobs = (Jobs if options.journal is None else DurableJobs)(
             self.queue,
             self.limits,
@@ -167,8 +168,8 @@ class Engine:
     def _is_stalled(self) -> bool:
         return self._recovery is not None and self._recovery.store.stalled is not None
 
-    def _held_back(self) -> bool:
-        return self._is_stalled or self.pool.held_back()
+    def _caution(self) -> Caution | None:
+        return "wait" if self._is_stalled else self.pool.caution()
 
     def _journal_moved(self) -> None:
         self.queue.has_room()

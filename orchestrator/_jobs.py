@@ -11,10 +11,11 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec, _frames, _verdicts
+from orchestrator._blame import Blame
 from orchestrator._effects import Effects
 from orchestrator._events import StateChange
 from orchestrator._models import DeathCertificate, Status
-from orchestrator._policy import CrashGuard, retry_delay, should_retry
+from orchestrator._policy import retry_delay, should_retry
 from orchestrator._record import NOBODY, SETTLED, SETTLING, Record
 from orchestrator.exceptions import OrchestratorError, PayloadError
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from orchestrator._store_rows import StoredEffect
     from orchestrator._worker import Worker
 
-# A job that killed this many children is not given another one (promise 2).
-_DEADLY = 3
 # Seconds for killing what a cancelled job left in its living child.
 _STRAYS = 1.5
 
@@ -52,7 +51,7 @@ class Jobs:
 
     Attributes:
         idle: Set while no accepted job is without an outcome.
-        crash_guard: Tells a bad job from a bad environment.
+        blame: Tells a bad job from a bad environment.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class Jobs:
     ) -> None:
         self.queue = queue
         self.limits = limits
-        self.crash_guard = CrashGuard()
         self.accepted = 0
         self.running = 0
         self.waiting: set[Record] = set()
@@ -78,6 +76,7 @@ class Jobs:
         self.made_space: Callable[[], None] = lambda: None  # told when fewer jobs wait
         self.effects = Effects(self._put_again, self._settle, self._note_effect)
         self._unsettled: dict[int, Record] = {}
+        self.blame = Blame(self._unsettled, logger)
         self._fence = 0
         self._will_pump = False
         self._logger = logger
@@ -244,7 +243,8 @@ class Jobs:
         seconds = frame.ms / 1e3
         record.run_seconds = seconds
         record.target.learn_time(seconds)
-        self.crash_guard.ended()
+        if self.blame.guard.deaths:
+            self.blame.ended()
         self._proved(attempt.worker)
         if record.asking is not None and attempt.why is None:
             self.effects.answered(record, frame)
@@ -390,9 +390,9 @@ class Jobs:
             # Of several nobody knows whose fault it was, unless it was ours: they run alone next, and that counts.
             charged = len(attempts) == 1
             if charged and not ours:
-                record.deaths += 1
-                charged = not self._is_environment(record)
-            record.suspect = record.suspect or (len(attempts) > 1 and not ours)
+                tried = self.queue.in_trial and self.queue.tried is record
+                charged = self.blame.charge(record, self._loop.time(), tried=tried)
+            record.suspect = record.suspect or not ours
             self._settle_crashed(record, certificate, charged=charged)
 
     async def _conclude_after(self, buried: Burial, attempt: Attempt, record: Record) -> None:
@@ -400,25 +400,19 @@ class Jobs:
         record.survivors += buried.survivors
         self.running -= 1
         self._conclude(attempt, record)
-        # While the environment is to blame, the next one is tried when this one has ended.
+        # While the environment is in doubt, the next one is tried when this one has ended.
         self.queue.has_room()
         self.queue.pump()
 
-    def _is_environment(self, record: Record) -> bool:
-        """Note that a child died of this job alone, and say whether it is not the job's fault but everybody's."""
-        before = self.crash_guard.environment
-        if not self.crash_guard.crashed(record.id, self._loop.time()):
-            return False
-        if not before:
-            self._logger.log("pool.environment_blamed", "error", reason="jobs keep dying, whichever they are")
-            for number in self.crash_guard.victims:
-                other = self._unsettled.get(number)
-                if other is not None and other is not record:
-                    other.attempts -= 1  # it was not their fault either
-        return True
+    def outlived(self, attempt: Attempt) -> None:
+        """Note that an attempt that was tried runs longer than what died: jobs can run here."""
+        if attempt.record.attempt is attempt and attempt.why is None:
+            self.blame.ended()
+            self.queue.has_room()
+            self.queue.pump()
 
     def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, charged: bool) -> None:
-        given_up = record.deaths >= _DEADLY
+        given_up = self.blame.is_given_up(record)
         if record.job.effects != "pure" and self.effects.take(
             record, f"crashed: {certificate}", died=True, ask=not given_up
         ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-
     from orchestrator import _frames
     from orchestrator._attempt import Attempt
     from orchestrator._child_process import Burial, Child

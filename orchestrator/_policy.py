@@ -27,11 +27,15 @@ _FIRST_STARTS = 4
 # Longer than this nobody wants to wait for a pool that could work again.
 _LONGEST_COOLDOWN = 600.0
 
-# Two bad jobs in a row happen; three different ones with nothing that ended in between point to what they share.
-_BLAMED_AFTER = 3
+# Two bad jobs in a row happen; three different ones with nothing that ended in between point to what they share. Bad
+# jobs may stand side by side, so it is other ones that decide: two, for one of them may be bad as well.
+_DOUBTED_AFTER = 3
+_BLAMED_AFTER = 2
 _BLAME_WINDOW = 60.0
 _CANARY_BACKOFF = 0.5
 _LONGEST_CANARY_BACKOFF = 60.0
+# Bad jobs with no other around to compare with are found out in minutes, and this is no storm either.
+_LONGEST_AMONG_SUSPECTS = 8.0
 
 
 def should_retry(
@@ -191,7 +195,8 @@ class StartGuard:
         """Note that the worker's child became ready and ended without being asked to and without a job."""
         self.reason = reason
         since = self._ready.pop(worker, now)
-        if now - since >= cast("float", self._policy.window):
+        if now - since >= cast("float", self._policy.window) / 2:
+            # It lived well for a while: a child that dies this rarely makes no storm, and is started again at once.
             self._idle.pop(worker, None)
         many = self._idle.setdefault(worker, _Failures()).add(self._policy, now, self._random)
         if many and not self.broken:
@@ -227,37 +232,75 @@ class StartGuard:
 class CrashGuard:
     """Tells a job that kills its child from an environment that kills them all.
 
+    Three different jobs that died, with nothing that ended in between, cast a doubt on the environment: jobs are tried
+    one at a time then. When two that were tried die as well, the environment is to blame, and the next ones are tried
+    after a wait that doubles. Any attempt that ends with a frame, or that outlives what died, ends doubt and blame.
+
     Attributes:
-        environment: Whether the environment is to blame; ended by any attempt that ends with a frame.
-        victims: The jobs whose deaths led to that verdict.
+        doubt: Whether jobs are to be tried one at a time; also as long as the environment is to blame.
+        environment: Whether the environment is to blame.
+        deaths: How often each job died since an attempt ended, up to the verdict: it was not their fault then.
+        longest: How long the longest of those attempts ran, in seconds.
     """
 
     def __init__(self) -> None:
+        self.doubt = False
         self.environment = False
-        self.victims: tuple[int, ...] = ()
-        self._deaths: dict[int, float] = {}  # job → its last death since an attempt ended with a frame
-        self._canaries = 0
+        self.deaths: dict[int, int] = {}
+        self.longest = 0.0
+        self._last: dict[int, float] = {}  # job → its last death
+        self._tried = 0  # that died
 
-    def crashed(self, job_id: int, now: float) -> bool:
-        """Note that a child died while it ran the job, and say whether the environment is to blame."""
+    def crashed(
+        self, job_id: int, now: float, *, ran: float = 0.0, tried: bool = False, known: bool = False
+    ) -> Literal["job", "doubt", "environment"]:
+        """Note that a child died while it ran the job, and say whose fault it is.
+
+        Args:
+            job_id: The job.
+            now: Seconds.
+            ran: Seconds that the attempt had run.
+            tried: It was the one job that was tried.
+            known: It died before while others lived: its death says nothing of the environment.
+        """
+        if known and not self.environment:
+            return "job"
+        self.longest = max(self.longest, ran)
         if self.environment:
-            self._canaries += 1
-            return True
-        self._deaths = {job: when for job, when in self._deaths.items() if now - when <= _BLAME_WINDOW}
-        self._deaths[job_id] = now
-        if len(self._deaths) >= _BLAMED_AFTER:
+            self._tried += tried
+            return "environment"
+        if not self.doubt:
+            for job in [job for job, when in self._last.items() if now - when > _BLAME_WINDOW]:
+                del self._last[job], self.deaths[job]
+        self._last[job_id] = now
+        self.deaths[job_id] = self.deaths.get(job_id, 0) + 1
+        if self.doubt:
+            self._tried += tried
+            if self._tried < _BLAMED_AFTER:
+                return "doubt"
             self.environment = True
-            self._canaries = 1
-            self.victims = tuple(self._deaths)
-            self._deaths.clear()
-        return self.environment
+            self._tried = 1
+            return "environment"
+        if len(self.deaths) < _DOUBTED_AFTER:
+            return "job"
+        self.doubt = True
+        self._tried = 0
+        return "doubt"
 
     def ended(self) -> None:
         """Note that an attempt ended with a frame, whatever its outcome: jobs can run here. Called for every job."""
-        if self.environment or self._deaths:
-            self.environment = False
-            self._deaths.clear()
+        if self.deaths:
+            self.doubt = self.environment = False
+            self.deaths.clear()
+            self._last.clear()
+            self.longest = 0.0
 
-    def delay(self, random: Random) -> float:
-        """Return the seconds to wait before one job is tried alone, as long as the environment is to blame."""
-        return _spread(_doubled(_CANARY_BACKOFF, self._canaries, _LONGEST_CANARY_BACKOFF), random)
+    def delay(self, random: Random, *, strangers: bool = True) -> float:
+        """Return the seconds to wait before one job is tried, as long as the environment is to blame.
+
+        Args:
+            random: Spreads the waits.
+            strangers: Whether there are jobs that have not died yet.
+        """
+        longest = _LONGEST_CANARY_BACKOFF if strangers else _LONGEST_AMONG_SUSPECTS
+        return _spread(_doubled(_CANARY_BACKOFF, self._tried, longest), random)

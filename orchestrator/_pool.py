@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from orchestrator._logs import Logger
     from orchestrator._models import DeathCertificate
     from orchestrator._options import Options
-    from orchestrator._queue import Queue
+    from orchestrator._queue import Caution, Queue
     from orchestrator._recipe import Recipe
     from orchestrator._record import Record
     from orchestrator._talk import Talk
 
+# A job that is tried while jobs keep dying, and runs for so many seconds and twice as long as they did, can run.
+_OUTLIVED = 1.0
 # Jobs that are ended at once by the same cause: so many take about a millisecond.
 _LOT = 100
 
@@ -318,21 +320,31 @@ class Pool:
             text += "\n\nThe last lines of its stderr:\n" + "\n".join(certificate.stderr)
         return PoolBroken(text, certificate)
 
-    def held_back(self) -> bool:
-        """While the environment is to blame for deaths, one job at a time is tried, after a wait."""
-        guard = self.jobs.crash_guard
+    def in_question(self) -> bool:
+        """Return whether a child died of its job, and nothing has ended since."""
+        return bool(self.jobs.blame.guard.deaths)
+
+    def caution(self) -> Caution | None:
+        """Return what is to be done while jobs keep dying: one at a time is tried, once blamed after a wait."""
+        guard = self.jobs.blame.guard
+        if not guard.doubt or self.queue.is_trying:
+            self._held_until = None
+            return "wait" if guard.doubt else None
         if not guard.environment:
-            self._held_until = None
-            return False
-        if self.jobs.running:
-            self._held_until = None
-            return True
+            return "doubt"
         now = self.loop.time()
         if self._held_until is None:
-            delay = guard.delay(random.random)
+            delay = guard.delay(random.random, strangers=self.queue.stranger()[1] is not None)
             self._held_until = now + delay
             self.loop.call_later(delay + 0.001, self._let_one_try)
-        return now < self._held_until
+        return "wait" if now < self._held_until else "blame"
+
+    def trying(self, record: Record) -> None:
+        """See whether a job that is tried outlives those that died."""
+        self._held_until = None
+        if record.attempt is not None:
+            bound = max(_OUTLIVED, 2 * self.jobs.blame.guard.longest)
+            self.loop.call_later(bound, self.jobs.outlived, record.attempt)
 
     def _let_one_try(self) -> None:
         self.queue.has_room()

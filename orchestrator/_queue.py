@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from orchestrator._limits import Grant, Limits
     from orchestrator._record import Record
     from orchestrator._worker import Worker
+
+# What is to be done while jobs keep dying: nothing yet, or try one, since it may be them or the environment.
+Caution = Literal["wait", "doubt", "blame"]
 
 # A job of the other flavour has waited long enough after this to have a busy worker's child replaced for it.
 _TURN_AFTER = 0.25
@@ -55,9 +58,23 @@ class Lane:
                 self._priorities.remove(negative)
         return None
 
+    def tail(self) -> Record | None:
+        """Return the last job in line, or None."""
+        for negative in reversed(self._priorities):
+            line = self._lines[-negative]
+            while line:
+                if line[-1].state == "queued":
+                    return line[-1]
+                line.pop()
+        return None
+
     def pop(self, record: Record) -> None:
-        """Take the job that `head` returned."""
-        self._lines[record.job.priority].popleft()
+        """Take the job that `head` or `tail` returned."""
+        line = self._lines[record.job.priority]
+        if line[0] is record:
+            line.popleft()
+        else:
+            line.pop()
 
     def drop_settled(self) -> None:
         """Forget settled jobs anywhere in line."""
@@ -88,11 +105,19 @@ class Queue:
         self._pumping = False
         self._full = False  # nobody took the last job that was offered; a shortcut for floods
         self._since: dict[int, float] = {}
-        self.held_back: Callable[[], bool] = lambda: False
+        self.caution: Callable[[], Caution | None] = lambda: None
+        self.in_question: Callable[[], bool] = lambda: False  # whether somebody died since anything ended
+        self.trying: Callable[[Record], None] = lambda record: None  # told of each that is tried while there is doubt
+        self.tried: Record | None = None  # the last one that was sent out alone: a suspect, or one that is tried
+        self.in_trial = False  # … which of them it is
+        self._suspects = Lane()
+        self._turns = 0
         self._tombs = 0
         self._turned: tuple[Worker, Record] | None = None  # whose child is to be replaced, for which job
 
     def _lane_of(self, record: Record) -> Lane:
+        if record.suspect:
+            return self._suspects
         kind = record.target.kind
         flavour = "any" if kind is None else "async" if kind in ("async", "async_generator") else "plain"
         key = (flavour, *sorted(record.job.limits)) if record.job.limits else (flavour,)
@@ -103,7 +128,7 @@ class Queue:
 
     def put(self, record: Record, *, front: bool = False) -> None:
         """Add a job; `pump` sends it."""
-        if self._lane_of(record).push(record, front=front) or record.job.limits:
+        if self._lane_of(record).push(record, front=front) or record.job.limits or record.suspect:
             self._full = False  # it may be one that somebody takes, though nobody took the first of another line
 
     def dropped(self) -> None:
@@ -112,7 +137,7 @@ class Queue:
         self._tombs += 1
         if self._tombs > 10_000:
             self._tombs = 0
-            for lane in self._lanes.values():
+            for lane in (*self._lanes.values(), self._suspects):
                 lane.drop_settled()
 
     def has_room(self) -> None:
@@ -132,10 +157,9 @@ class Queue:
             return
         self._pumping = True
         self._turn_back()
-        left = False
         try:
-            for key, lane in list(self._lanes.items()):
-                left |= self._admit(lane) if len(key) > 1 else self._send_from(lane)
+            caution = self.caution()
+            left = self._send_all() if caution is None else self._try_one(caution)
             for worker in self._written:
                 if more_follow and worker.held > 1:
                     worker.flush_soon()
@@ -148,10 +172,16 @@ class Queue:
             self._full = not any(len(key) > 1 for key in self._lanes)
             self._want()
 
+    def _send_all(self) -> bool:
+        left = self._send_suspect()
+        for key, lane in list(self._lanes.items()):
+            left |= self._admit(lane) if len(key) > 1 else self._send_from(lane)
+        return left
+
     def _send_from(self, lane: Lane) -> bool:
         """Send from the head of a lane; returns whether jobs are left."""
         while (record := lane.head()) is not None:
-            worker = None if self.held_back() else self._worker_for(record)
+            worker = self._worker_for(record)
             if worker is None:
                 self._consider_turning(record)
                 return True
@@ -164,25 +194,27 @@ class Queue:
         """Ask for permits for as many jobs as could start at once, so that a permit is never held by one that waits."""
         while (record := lane.head()) is not None:
             lane.asking = {asked for asked in lane.asking if asked.ticket is not None}
-            if self.held_back() or self._slots_for(record) <= len(lane.asking):
+            if self._slots_for(record) <= len(lane.asking):
                 if not lane.asking:
                     self._consider_turning(record)
                 return True
             lane.pop(record)
-            lane.asking.add(record)
-            ticket = self._limits.request(record.job.limits, partial(self._granted, record), begins_later=True)
-            # Granted at once: the callback has run already, and the job is on its way.
-            record.ticket = (
-                ticket if record.state == "queued" and record.grant is None and record in lane.asking else None
-            )
+            self._ask(lane, record)
         return False
+
+    def _ask(self, lane: Lane, record: Record) -> None:
+        lane.asking.add(record)
+        ticket = self._limits.request(record.job.limits, partial(self._granted, record), begins_later=True)
+        # Granted at once: the callback has run already, and the job is on its way.
+        record.ticket = ticket if record.state == "queued" and record.grant is None and record in lane.asking else None
 
     def _granted(self, record: Record, grant: Grant) -> None:
         lane = self._lane_of(record)
         lane.asking.discard(record)
         record.ticket = None
-        worker = None if record.state != "queued" or self.held_back() else self._worker_for(record)
-        if worker is None:
+        worker = None if record.state != "queued" else self._worker_for(record)
+        caution = self.caution()
+        if worker is None or (caution is not None and record is not self.tried):
             # Its place was taken meanwhile. A permit used later than it was granted would break the rate.
             grant.release()
             if record.state == "queued":
@@ -191,6 +223,86 @@ class Queue:
         record.grant = grant
         worker.lease(record)
         worker.flush()
+        if caution is not None:
+            self.trying(record)
+
+    # One at a time: suspects, and jobs that are tried while the environment is in doubt
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether the last one that was sent out alone is still out, or waits for its permits."""
+        return self.tried is not None and (self.tried.attempt is not None or self.tried.ticket is not None)
+
+    def _send_suspect(self) -> bool:
+        """Send out one suspect if none is out; returns whether any are left."""
+        self._turns = 0
+        record = self._suspects.head()
+        if record is None:
+            return False
+        # By turns with others: when one suspect after the other dies, nobody could tell it from a bad environment.
+        others_first = self.in_question() and any(
+            len(key) == 1 and lane.head() is not None for key, lane in self._lanes.items()
+        )
+        if not others_first and not self.is_trying:
+            self._send_alone(self._suspects, record, trial=False)
+        return self._suspects.head() is not None
+
+    def _try_one(self, caution: Caution) -> bool:
+        """Send out one job if it is time: one that has not been near a death, if there is any."""
+        if caution == "wait":
+            return True
+        lane, record = self.stranger()
+        suspect = self._suspects.head()
+        # A job with a single attempt is lost if it dies now: those that may run again take turns with such.
+        spared = record is not None and record.job.retry is None and caution == "blame" and self._turns % 2 == 1
+        if record is None or (spared and suspect is not None):
+            lane, record = self._suspects, suspect
+        if record is not None and self._send_alone(lane, record, trial=True):
+            self._turns += 1
+            if record.attempt is not None:
+                self.trying(record)
+        return True
+
+    def stranger(self) -> tuple[Lane, Record | None]:
+        """Return a job that has not been near a death, if one waits, and its lane."""
+        # Bad jobs may stand side by side, at the head of the line: the end of it is as far from them as can be.
+        for _, lane in sorted(self._lanes.items(), key=lambda item: len(item[0])):
+            record = lane.tail()
+            if record is not None:
+                return lane, record
+        return self._suspects, None
+
+    def _send_alone(self, lane: Lane, record: Record, *, trial: bool) -> bool:
+        worker = next((worker for worker in self._workers if not worker.held and worker.takes(record)), None)
+        if worker is None:
+            if record.suspect:
+                self._freshen(record)
+            else:
+                self._consider_turning(record)
+            return False
+        lane.pop(record)
+        self.tried, self.in_trial = record, trial
+        if record.job.limits:
+            self._ask(lane, record)
+        else:
+            worker.lease(record)
+            self._written.add(worker)
+        return True
+
+    def _freshen(self, record: Record) -> None:
+        """See to it that there will be a child that has run nothing."""
+        workers = [worker for worker in self._workers if not worker.is_blocked and not worker.retiring]
+        if any(worker.turning or worker.state != "ready" or worker.is_fresh for worker in workers):
+            return  # there is one, or there will be
+        idle = next((worker for worker in workers if not worker.held), None)
+        if idle is not None:
+            idle.recycle()
+        elif workers:
+            least = min(workers, key=lambda worker: worker.held)
+            least.turning = True
+            self._turned = least, record
+
+    # Choosing workers
 
     def _slots_for(self, record: Record) -> int:
         return sum(worker.slots_for(record) for worker in self._workers)

@@ -87,6 +87,7 @@ class Record:
         "error",
         "expired_by",
         "followers",
+        "forgiven",
         "gather",
         "grant",
         "id",
@@ -128,7 +129,8 @@ class Record:
         self.deaths = 0
         self.abandoned = False  # nobody wants another attempt
         self.survivors: tuple[int, ...] = ()
-        self.suspect = False  # one of several jobs that ran when their child died: runs alone from now on
+        self.forgiven = 0  # deaths that were the environment's fault
+        self.suspect = False  # it ran when a child died: from now on it runs alone, in a child that has run nothing
         self.effects: dict[str, Done | None] | None = None  # by key; None as long as the effect may be in the making
         self.asking: Question | None = None  # its reconcile function is called instead of its target
         self.identity = job.key  # what the journal knows it by

@@ -113,9 +113,14 @@ class Worker:
             and not self.health.use.worn
         )
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its child, or the next one, has been given no job yet."""
+        return self.life.state in ("down", "backoff", "starting") or not self.health.use.given
+
     def takes(self, record: Record) -> bool:
         """Return whether its child may be sent this job now."""
-        if not self.is_open() or self.leases is None:
+        if not self.is_open() or self.leases is None or (record.suspect and not self.is_fresh):
             return False
         flavour = self.flavour
         kind = record.target.kind

@@ -99,6 +99,7 @@ TABLE = {
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
     "_guarded_loop": row(),
+    "_blame": row("_policy _record"),
     "_attempt": row("_killset _liveness"),
     "_leases": row("_wire _attempt"),
     "_hearing": row("_wire _child_files _frames _stacks"),
@@ -112,7 +113,7 @@ TABLE = {
     "_talk": row(f"{VALUES} _frames child"),
     "_verdicts": row("exceptions"),
     "_effects": row(f"{VALUES} _frames _codec _policy _targets _faults _store_rows _archive _verdicts"),
-    "_jobs": row(f"{VALUES} _frames _codec _policy _record _verdicts _effects"),
+    "_jobs": row(f"{VALUES} _blame _frames _codec _policy _record _verdicts _effects"),
     "_durable": row(
         f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -419,54 +419,107 @@ TestStartMachine = StartMachine.TestCase
 TestStartMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_three_distinct_jobs_blame_the_environment() -> None:
+def test_a_child_that_dies_every_forty_seconds_is_started_again_each_time() -> None:
+    guard, starts = ready_guard("a"), []
+    now = 0.0
+    while now < 3_600:
+        now = die_idle(guard, "a", now, lived=40.0)
+        starts.append(guard.delay("a", now))
+        assert not guard.broken
+    assert max(wait for wait in starts if wait is not None) <= 0.5 and None not in starts
+    assert len(starts) <= 1.5 * 60
+
+
+def died(guard: CrashGuard, *jobs: int, now: float = 0.0, tried: bool = False) -> list[str]:
+    return [guard.crashed(job, now, tried=tried) for job in jobs]
+
+
+def test_three_distinct_jobs_cast_a_doubt() -> None:
     guard = CrashGuard()
-    assert [guard.crashed(job, 0.0) for job in (1, 1, 1, 2, 2)] == [False] * 5
-    assert guard.crashed(3, 1.0) and guard.environment
-    assert guard.crashed(3, 1.0)
+    assert died(guard, 1, 1, 1, 2, 2) == ["job"] * 5
+    assert died(guard, 3, now=1.0) == ["doubt"] and guard.doubt and not guard.environment
+    assert guard.deaths == {1: 3, 2: 2, 3: 1}
+    assert died(guard, 4, 5, 6, now=1.0) == ["doubt"] * 3, "they were on their way"
     guard.ended()
-    assert not guard.environment and not guard.crashed(4, 2.0)
+    assert not guard.doubt and not guard.deaths and died(guard, 4, now=2.0) == ["job"]
+
+
+def test_two_that_are_tried_in_doubt_and_die_blame_the_environment() -> None:
+    guard = CrashGuard()
+    died(guard, 1, 2, 3)
+    assert died(guard, 4, tried=True) == ["doubt"]
+    assert died(guard, 5, now=500.0, tried=True) == ["environment"] and guard.environment and guard.doubt
+    assert guard.deaths == dict.fromkeys(range(1, 6), 1)
+    assert died(guard, 1, now=501.0, tried=True) == ["environment"]
+    assert guard.deaths[1] == 1, "up to the verdict"
+    guard.ended()
+    assert not guard.environment and not guard.doubt
 
 
 def test_any_attempt_that_ended_clears_the_environment() -> None:
     guard = CrashGuard()
     for job in range(20):
-        assert not guard.crashed(job, float(job))
+        assert died(guard, job, now=float(job)) == ["job"]
         if job % 2:
             guard.ended()
 
 
 def test_deaths_far_apart_are_the_jobs_own() -> None:
     guard = CrashGuard()
-    assert not any(guard.crashed(job, 31.0 * job) for job in range(50))
+    assert {guard.crashed(job, 31.0 * job) for job in range(50)} == {"job"}
 
 
-def test_canaries_wait_longer_each_time() -> None:
+def test_jobs_are_tried_after_a_wait_that_grows() -> None:
     guard = CrashGuard()
-    delays = [guard.delay(lambda: 0.999999) for job in range(15) if guard.crashed(job, float(job))]
+    died(guard, 1, 2, 3)
+    assert died(guard, 4, tried=True) == ["doubt"]
+    delays = [guard.delay(lambda: 0.999999) for job in range(15) if died(guard, job, tried=True)]
     assert delays[:4] == pytest.approx([0.5, 1, 2, 4], rel=1e-3)
     assert delays[-1] == pytest.approx(60, rel=1e-3)
     assert guard.delay(lambda: 0.0) == 30
+    assert guard.delay(lambda: 0.0, strangers=False) == 4
 
 
-def histories() -> Iterator[st.SearchStrategy[tuple[int, float] | None]]:
-    yield st.none()
-    yield st.tuples(st.integers(0, 5), st.floats(0, 40))
+def test_who_is_known_to_die_says_nothing_of_the_environment() -> None:
+    guard = CrashGuard()
+    assert [guard.crashed(job, 0.0, known=True) for job in range(5)] == ["job"] * 5
+    assert not guard.deaths
+    died(guard, 1, 2, 3)
+    assert guard.crashed(9, 0.0, known=True, tried=True) == "job"
+    assert died(guard, 4, tried=True) == ["doubt"]
 
 
-@given(st.lists(st.one_of(*histories())))
-def test_blame_agrees_with_its_definition(history: list[tuple[int, float] | None]) -> None:
+def test_the_longest_of_the_attempts_that_died_is_known() -> None:
+    guard = CrashGuard()
+    for job, ran in enumerate((0.1, 7.0, 0.2)):
+        guard.crashed(job, 0.0, ran=ran)
+    assert guard.longest == 7.0
+    guard.ended()
+    assert guard.longest == 0.0
+
+
+STEPS = st.one_of(st.none(), st.tuples(st.integers(0, 5), st.floats(0, 40), st.booleans()))
+
+
+@given(st.lists(STEPS))
+def test_blame_agrees_with_its_definition(history: list[tuple[int, float, bool] | None]) -> None:
     guard, now = CrashGuard(), 0.0
     deaths: list[tuple[int, float]] = []
-    blamed = False
+    tried = 0
+    doubt = environment = False
     for step in history:
         if step is None:
             guard.ended()
-            deaths, blamed = [], False
+            deaths, tried = [], 0
+            doubt = environment = False
         else:
-            job, passed = step
+            job, passed, alone = step
             now += passed
             deaths.append((job, now))
-            blamed = blamed or len({job for job, when in deaths if now - when <= 60}) >= 3
-            assert guard.crashed(job, now) is blamed
-        assert guard.environment is blamed
+            if doubt:
+                tried += alone
+                environment = environment or tried >= 2
+            doubt = doubt or len({job for job, when in deaths if now - when <= 60}) >= 3
+            verdict = guard.crashed(job, now, tried=alone)
+            assert verdict == ("environment" if environment else "doubt" if doubt else "job")
+        assert (guard.doubt, guard.environment) == (doubt, environment)

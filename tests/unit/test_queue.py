@@ -244,11 +244,11 @@ def test_free_child_gets_its_flavour_however_long_the_other_line_is() -> None:
 
 def test_held_back_jobs_wait() -> None:
     bench = Bench(worker := Worker())
-    bench.queue.held_back = lambda: True
+    bench.queue.caution = lambda: "wait"
     bench.put(record(), record(limits={"api": 1}))
     assert not worker.jobs
     bench.limits.free["api"] = 1
-    bench.queue.held_back = lambda: False
+    bench.queue.caution = lambda: None
     bench.queue.has_room()
     bench.queue.pump()
     assert worker.held == 1
