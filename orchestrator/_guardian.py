@@ -130,10 +130,14 @@ class Guardian:
                 await self._have_one()
             except (LaunchError, SelfSpawnError, NoSpawn, OSError, Unarmed) as error:
                 self._log("guardian.failed", "warning", detail=str(error))
-            finally:
+                delay = delay or _FIRST_DELAY
+            except BaseException:
                 self._settled.set()
+                raise
             if loop.time() - began > _LONGEST_DELAY:
                 delay = 0.0
+            if delay or self._closing:
+                self._settled.set()
             if not self._closing:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay or _FIRST_DELAY, _LONGEST_DELAY)
@@ -164,6 +168,7 @@ class Guardian:
             await pipes.drain()
         finally:
             watched, self.guards = self.guards, False
+            self._settled.clear()
             self._disarm()
             await pipes.aclose()
         if self._closing:
@@ -174,13 +179,17 @@ class Guardian:
         self._log("guardian.lost", "warning", pid=process.pid, exit_code=process.returncode, detail=detail or None)
 
     async def _end_of(self, process: anyio.abc.Process) -> None:
-        waiting = asyncio.ensure_future(process.wait())
-        try:
-            await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            self._kill()
-            await outlast(waiting)
-            raise
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            try:
+                await process.wait()
+                break
+            except asyncio.CancelledError as error:
+                # Nobody closes us: the loop ends. Not before this process is reaped.
+                cancelled = error
+                self._kill()
+        if cancelled is not None:
+            raise cancelled
 
     def _hear(self, data: bytes) -> None:
         self._said = (self._said + data)[-64:]
