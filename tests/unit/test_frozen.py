@@ -40,6 +40,8 @@ def test_the_apps_own_arguments_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
         (["app", "--orchestrator-child=a"], "b", 64),
         (["app", "--orchestrator-child"], "b", 64),
         (["app", "--orchestrator-child="], "", 64),
+        (["app", "--orchestrator-child=:guardian"], "", 64),
+        (["app", "--orchestrator-child=a:guardian"], "b", 64),
         (["app"], "b", 65),
         (["app", "serve"], "b", 65),
     ],
@@ -63,6 +65,24 @@ def test_half_a_child_ends(
     assert capfd.readouterr().err.startswith("orchestrator: ")
     assert not _frozen.armed()
     assert _frozen.VARIABLE not in os.environ
+
+
+def test_a_guardian_is_told_by_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator import _guardian_main
+
+    class Stood(BaseException):
+        pass
+
+    def stand() -> None:
+        raise Stood
+
+    monkeypatch.setattr(_guardian_main, "main", stand)
+    monkeypatch.setattr(sys, "argv", ["app", "--orchestrator-child=a:guardian"])
+    monkeypatch.setenv(_frozen.VARIABLE, "a")
+    monkeypatch.setenv("_PYI_ARCHIVE_FILE", "b")
+    with pytest.raises(Stood):
+        _frozen.freeze_support()
+    assert sys.argv == ["app"] and _frozen.VARIABLE not in os.environ and "_PYI_ARCHIVE_FILE" not in os.environ
 
 
 def test_token_is_one_for_a_process() -> None:
