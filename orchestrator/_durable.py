@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from orchestrator._attempt import Attempt
+    from orchestrator._child_process import Burial
     from orchestrator._events import Event
     from orchestrator._models import DeathCertificate, Job
     from orchestrator._record import Listener
@@ -109,6 +110,7 @@ class DurableJobs(Jobs):
             self._end_here(record, Status.FAILED, error=_verdicts.another_job(record, known.id))
         elif outcome is not None:
             record.number = known.id
+            record.replayed = True
             record.attempts, record.run_seconds, record.worker = outcome.attempts, outcome.seconds, outcome.worker
             try:
                 value = _archive.value_of(outcome, record.target)
@@ -126,10 +128,11 @@ class DurableJobs(Jobs):
             self._unsettled[record.id] = record
             self._enqueue(record)
 
-    def _end_here(self, record: Record, status: Status, **ends: Any) -> None:
+    def _end_here(self, record: Record, status: Status, *, value: Any = None, error: OrchestratorError | None) -> None:
         """Settle a job that waits, without a word to the journal."""
         record.step("refused")
-        self._settle(record, status, **ends)
+        record.kept = record.replayed
+        self._tell(record, status, value, error)
 
     def _follow(self, record: Record, leader: Record) -> None:
         """Let a job have the events and the outcome of the one that was submitted first."""
@@ -231,12 +234,12 @@ class DurableJobs(Jobs):
         self._note_attempt(attempt, "returned")
         super().returned(attempt, kind)
 
-    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, buried: asyncio.Event) -> None:
+    def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, burial: Burial) -> None:
         """A child died while it ran these attempts."""
         text = _archive.to_text(certificate)
         for attempt in attempts:
             self._note_attempt(attempt, "ended", attempt.why or "crash", text)
-        super().crashed(attempts, certificate, buried)
+        super().crashed(attempts, certificate, burial)
 
     def _retry(self, record: Record, *args: Any, **options: Any) -> bool:
         again = super()._retry(record, *args, **options)
@@ -272,7 +275,9 @@ class DurableJobs(Jobs):
         typed: str | None = None,
         error: OrchestratorError | None = None,
     ) -> None:
-        if not record.kept or (record.withdrawn and status in _WITHDRAWN):
+        if record.withdrawn and status in _WITHDRAWN:
+            record.kept = False
+        if not record.kept:
             self._tell(record, status, value, error)
             return
         record.state = SETTLING
@@ -303,13 +308,13 @@ class DurableJobs(Jobs):
     def _tell(self, record: Record, status: Status, value: Any, error: OrchestratorError | None) -> None:
         listener = record.listener
         super()._settle(record, status, value=value, error=error)
-        if listener is NOBODY and error is not None:
+        if listener is NOBODY and error is not None and record.identity is None:
             self._logger.log("job.failed_unobserved", "error", job=record.id, key=record.job.key, error=str(error))
         for follower in record.followers or ():
             if follower.id in self._unsettled:
                 self.running -= 1
                 follower.attempts, follower.run_seconds = record.attempts, record.run_seconds
-                follower.worker = record.worker
+                follower.worker, follower.kept = record.worker, record.kept
                 super()._settle(follower, status, value=value, error=error)
 
     def abandon(self, record: Record, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:

@@ -164,6 +164,11 @@ class Engine:
                 return error
         return None
 
+    def describe_run(self, key: str, text: str) -> None:
+        """Record in the journal what this run is of."""
+        if self._recovery is not None:
+            self._recovery.store.set_meta(key, text)
+
     @property
     def _is_stalled(self) -> bool:
         return self._recovery is not None and self._recovery.store.stalled is not None

@@ -105,6 +105,20 @@ class JournalFile:
         )
         return dict(rows.fetchall())
 
+    def meta(self, key: str) -> str | None:
+        """Return what a program of its own recorded under a name."""
+        row = self._database.connection.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def open_identities(self) -> list[str | None]:
+        """Return the identities of the jobs without an outcome."""
+        return [row[0] for row in self._database.connection.execute("SELECT identity FROM jobs WHERE status IS NULL")]
+
+    def call_of(self, identity: str) -> tuple[bytes, bytes] | None:
+        """Return the hash of the job with an identity, and its arguments as JSON members (empty if they are large)."""
+        row = self._database.connection.execute("SELECT hash, body FROM jobs WHERE identity=?", (identity,)).fetchone()
+        return None if row is None else (bytes(row[0]), bytes(row[1]))
+
     def quarantined(self) -> Iterator[QuarantinedJob]:
         """Yield the jobs that somebody has to decide on, oldest first."""
         numbers = self._database.connection.execute(

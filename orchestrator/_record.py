@@ -104,6 +104,7 @@ class Record:
         "progress",
         "queue_timer",
         "read",
+        "replayed",
         "retry_timer",
         "run_seconds",
         "state",
@@ -135,6 +136,7 @@ class Record:
         self.asking: Question | None = None  # its reconcile function is called instead of its target
         self.identity = job.key  # what the journal knows it by
         self.kept = False  # its outcome goes to the journal
+        self.replayed = False  # the journal had its outcome when it was submitted
         self.withdrawn = False  # it is cancelled only because the supervisor ends
         self.leader: Record | None = None  # the same job, submitted earlier: its outcome is this one's too
         self.followers: list[Record] | None = None

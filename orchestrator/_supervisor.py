@@ -296,6 +296,11 @@ class Supervisor:
         """Check one job of a map."""
         return self._open_link(), self._submitter.from_job(job)
 
+    def _describe_run(self, key: str, text: str) -> None:
+        """Have the journal say what this run is of; recorded before any job that is accepted later."""
+        link = self._open_link()
+        link.call(link.engine.describe_run, key, text)
+
     def _slots(self) -> int:
         """How many jobs can run at once."""
         return (self._options.workers or 1) * self._options.concurrency

@@ -144,7 +144,8 @@ TABLE = {
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),
     "cli": row(
-        f"{VALUES} _progress _logs _launch _journal _journal_file _supervisor config", packages=f"{ENGINE} rich typer"
+        f"{VALUES} _progress _logs _launch _journal _journal_file _archive _codec _targets _supervisor config",
+        packages=f"{ENGINE} rich typer",
     ),
     "__main__": row("cli"),
     # Its names come from a map, when they are first asked for.

@@ -10,6 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from orchestrator._models import RetryPolicy
+from orchestrator.cli._journal import with_journal
 from orchestrator.cli._options import (
     RunOptions,
     UsageProblem,
@@ -211,6 +212,26 @@ def run(
     max_failures: Annotated[
         int | None, typer.Option(metavar="N", help="Stop when N jobs did not succeed.", rich_help_panel=JOBS)
     ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            "--journal",
+            metavar="FILE",
+            help="Keep the run there: after a crash the same command goes on, and nothing finished is run again.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --journal: it must be there.", rich_help_panel=OUTPUT)
+    ] = False,
+    durability: Annotated[
+        str,
+        typer.Option(
+            metavar="power|process|none",
+            help="What the journal survives: loss of power, death of this process, or neither.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "process",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="For outcomes; stdout.", rich_help_panel=OUTPUT),
@@ -254,7 +275,7 @@ def run(
     source, kind = check_source(file, format, target)
     if cwd is not None and not cwd.is_dir():
         raise UsageProblem(f"--cwd: {str(cwd)!r} is not a folder; name an existing one.")
-    check_output(output, source, append=append, overwrite=overwrite)
+    _one_of("--durability", durability, ("power", "process", "none"))
     limits = parse_limits(limit or [])
     options = RunOptions(
         source=source,
@@ -276,6 +297,8 @@ def run(
         python=check_python(python),
         log_level="debug" if debug else log_level,
     )
+    options = with_journal(options, journal, durability, resume=resume, overwrite=overwrite)
+    check_output(output, source, append=options.append, overwrite=overwrite)
     if debug:
         # Read when the library starts a supervisor; children inherit it.
         os.environ["ORCHESTRATOR_DEBUG"] = "1"

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
+from orchestrator.cli._journal import identity_of
 from orchestrator.cli._outcomes import Report, report_problem, report_settled
 from orchestrator.cli._rows import InvalidLine, JobBuilder
 from orchestrator.exceptions import (
     ConfigurationError,
+    KeyConflict,
     OrchestratorError,
     PayloadError,
     PoolBroken,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator._progress import ProgressMeter
     from orchestrator._record import Record as JobRecord
     from orchestrator._supervisor import Supervisor
+    from orchestrator.cli._journal import RunJournal
     from orchestrator.cli._records import Record
     from orchestrator.cli._sink import Sink
     from orchestrator.cli._source import RecordSource
@@ -125,11 +128,12 @@ class _Entry:
     def called(self, record: JobRecord, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
         """Make no calls: a job that came as JSON has no functions."""
 
-    def cancel(self) -> None:
-        """Cancel the job, wherever it is."""
+    def end(self, *, withdraw: bool) -> None:
+        """Cancel the job, wherever it is; `withdraw` leaves it in the journal for the next run."""
         if self.job is not None and not self.done:
+            jobs = self.link.engine.jobs
             with contextlib.suppress(SupervisorClosed):  # It settled the job when it closed.
-                self.link.call(self.link.engine.jobs.cancel, self.job)
+                self.link.call(jobs.withdraw if withdraw else jobs.cancel, self.job)
 
 
 class BatchRun:
@@ -143,6 +147,7 @@ class BatchRun:
         output: Where reported outcomes go; while it is full no more jobs are read.
         meter: Counts outcomes as they arrive.
         ordered: Report in the order of the input.
+        journal: What makes the run resumable.
         max_failures: Stop at so many jobs that did not succeed.
         window: How many jobs may be in flight.
     """
@@ -160,6 +165,7 @@ class BatchRun:
         ordered: bool,
         max_failures: int | None,
         window: Window,
+        journal: RunJournal | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._source = source
@@ -168,7 +174,8 @@ class BatchRun:
         self._output = output
         self._meter = meter
         self._summary = summary
-        self._reorder: Reorder[Report] | None = Reorder() if ordered else None
+        self._journal = journal
+        self._reorder: Reorder[Report | None] | None = Reorder() if ordered else None
         self._max_failures = max_failures
         self._window = window
         self._failures = 0
@@ -190,12 +197,15 @@ class BatchRun:
 
     def _cancel_running(self) -> None:
         for entry in tuple(self._running.values()):
-            entry.cancel()
+            self._end(entry)
+
+    def _end(self, entry: _Entry) -> None:
+        entry.end(withdraw=self._journal is not None)
 
     def line_of(self, job: int) -> int | None:
         """Return the line of the input that a running job came from."""
-        entry = self._running.get(job)
-        return None if entry is None else entry.line
+        running = self._running.values()
+        return next((entry.line for entry in running if entry.job is not None and entry.job.number == job), None)
 
     async def run(self) -> None:
         """Run to the end of the input, or to the end of what was read before `drain` or `stop`."""
@@ -237,7 +247,8 @@ class BatchRun:
             link, submission = self._supervisor._prepare(job)
             submission.args, submission.kwargs = args, kwargs
             entry = _Entry(position, line, link, self._ended)
-            entry.job = accepted = await self._supervisor._accept(link, submission, entry)
+            identity = None if self._journal is None else identity_of(line)
+            entry.job = await self._supervisor._accept(link, submission, entry, identity=identity)
         except ConfigurationError as error:
             self._settled(position, report_problem(line, InvalidLine(str(error).removeprefix("job.")), key=key))
         except (InvalidLine, TargetError, PayloadError) as error:
@@ -248,9 +259,9 @@ class BatchRun:
         else:
             # A pool that broke meanwhile has settled it already.
             if not entry.done:
-                self._running[accepted.id] = entry
+                self._running[position] = entry
                 if self._stopping:
-                    entry.cancel()
+                    self._end(entry)
 
     def _break(self, error: OrchestratorError) -> None:
         if self._summary.stopped is None:
@@ -260,24 +271,47 @@ class BatchRun:
             self.stop()
 
     def _ended(self, entry: _Entry, record: JobRecord) -> None:
-        self._running.pop(record.id, None)
-        self._settled(entry.position, report_settled(entry.line, record))
+        self._running.pop(entry.position, None)
+        if isinstance(record.error, KeyConflict):
+            self._differs(entry)
+            return
+        self._summary.replayed += record.replayed
+        # What the journal does not have is done by the next run: a line of the output would be a second one then.
+        open_still = self._journal is not None and not record.kept
+        self._settled(entry.position, report_settled(entry.line, record), write=not open_still)
         if isinstance(record.error, PoolBroken | SupervisorClosed):
             self._break(record.error)
 
-    def _settled(self, position: int, report: Report) -> None:
+    def _differs(self, entry: _Entry) -> None:
+        """End a run whose input is not the one that its journal is of."""
+        self._moved.set()
+        if self._reorder is not None:
+            self._write_in_order(entry.position, None)
+        if self._summary.stopped is None:
+            problem = f"line {entry.line} of the input is not what the journal has for it"
+            self._summary.stopped = f"{problem}; restore the input, or name another journal."
+        self.stop()
+
+    def _settled(self, position: int, report: Report, *, write: bool = True) -> None:
         self._moved.set()
         self._window.settled(time.monotonic())
         self._summary.add(report)
         if report.status != "cancelled":
             self._meter.count(report.succeeded)
             self._failures += not report.succeeded
-        if self._reorder is None:
+        if self._journal is not None and report.line in self._journal.written:
+            write = False
+        if self._reorder is not None:
+            self._write_in_order(position, report if write else None)
+        elif write:
             self._report(report)
-        else:
-            for ready in self._reorder.put(position, report):
-                self._report(ready)
         if self._max_failures is not None and self._failures >= self._max_failures and not self._stopping:
             limit = "1 job" if self._max_failures == 1 else f"{self._max_failures:,} jobs"
             self._summary.stopped = f"{limit} did not succeed (--max-failures {self._max_failures})."
             self.stop()
+
+    def _write_in_order(self, position: int, report: Report | None) -> None:
+        assert self._reorder is not None
+        for ready in self._reorder.put(position, report):
+            if ready is not None:
+                self._report(ready)

@@ -12,6 +12,10 @@ from pathlib import Path
 from orchestrator._models import Limit, RetryPolicy
 from orchestrator.exceptions import ConfigurationError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.cli._journal import RunJournal
+
 _NAME = r"[^\W\d]\w*"
 _TARGET = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}(\.{_NAME})*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)?(ms|s|m|h)?")
@@ -34,6 +38,7 @@ class RunOptions:
         output: The file for outcomes, or None for standard output.
         append: Add to what `output` has.
         max_failures: End the run at so many jobs that did not succeed.
+        journal: What makes the run resumable.
         row_limits: Limits of which each plain row takes one unit.
     """
 
@@ -56,6 +61,7 @@ class RunOptions:
     python: str | None = None
     log_level: str = "info"
     debug: bool = False
+    journal: RunJournal | None = None
 
 
 def parse_duration(text: str, option: str) -> float:

@@ -26,6 +26,7 @@ JOB_FIELDS = (
     "limits",
     "priority",
     "effects",
+    "reconcile",
 )
 RETRY_FIELDS = ("attempts", "on", "backoff", "max_backoff", "jitter")
 
@@ -111,6 +112,8 @@ class JobBuilder:
         fields = {**self._defaults, **{name: field for name, field in value.items() if field is not None}}
         if value.get("retry") is not None:
             fields["retry"] = _retry(value["retry"])
+        if fields.get("effects") == "at_most_once" and value.get("retry") is None:
+            fields["retry"] = None  # what the command line says is for those that may run twice
         for name in ("kwargs", "init", "limits"):
             if not isinstance(fields.get(name, {}), dict):
                 raise InvalidLine(f"{name}: must be an object")

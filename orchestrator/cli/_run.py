@@ -15,6 +15,7 @@ from orchestrator._supervisor import Supervisor
 from orchestrator.cli._batch import BatchRun, Window
 from orchestrator.cli._console_log import configure_logging
 from orchestrator.cli._display import BarDisplay, Display, make_display
+from orchestrator.cli._journal import META
 from orchestrator.cli._options import RunOptions, UsageProblem
 from orchestrator.cli._rows import JobBuilder
 from orchestrator.cli._signals import interrupts
@@ -113,6 +114,8 @@ class _Session:
         options = self._options
         async with self._make_supervisor() as supervisor:
             self._supervisor = supervisor
+            if options.journal is not None:
+                supervisor._describe_run(META, options.journal.about)
             workers = len(supervisor.statistics().workers)
             self._batch = BatchRun(
                 supervisor,
@@ -124,6 +127,7 @@ class _Session:
                 summary=self._summary,
                 ordered=options.ordered,
                 max_failures=options.max_failures,
+                journal=options.journal,
                 window=Window(workers * options.concurrency, workers, time.monotonic()),
             )
             async with anyio.create_task_group() as tasks:
@@ -133,6 +137,7 @@ class _Session:
                 await self._batch.run()
                 tasks.cancel_scope.cancel()
             last = supervisor.statistics()
+        self._summary.resumable = options.journal is not None
         self._summary.restarts, self._summary.retries = last.restarts, last.retries
         if self._source.problem is not None and self._summary.stopped is None:
             self._summary.stopped = f"the input could not be read further: {self._source.problem}."
@@ -147,6 +152,7 @@ class _Session:
             command=None if options.python is None else [options.python],
             cwd=options.cwd,
             preload=options.preload,
+            journal=None if options.journal is None else options.journal.journal,
         )
 
     def _route(self, descriptor: int, outcomes: Sink) -> tuple[Sink, Callable[[Report], None]]:

@@ -39,6 +39,8 @@ class RunSummary:
         not_run: Records that were left in the input, or None when nobody knows how many.
         never_started: Jobs that were cancelled before their first attempt.
         interrupted: The signal that ended the run early, if one did.
+        replayed: Jobs that an earlier run had done.
+        resumable: The same command takes up what was not done.
         stopped: Why the run stopped early, if it did.
     """
 
@@ -50,6 +52,8 @@ class RunSummary:
     stopped: str | None = None
     restarts: int = 0
     retries: int = 0
+    replayed: int = 0
+    resumable: bool = False
 
     def add(self, report: Report) -> None:
         """Count one outcome."""
@@ -90,6 +94,8 @@ class RunSummary:
         parts += [f"{self.restarts:,} {_plural(self.restarts, 'restart')}"] if self.restarts else []
         head = f"{jobs:,} {_plural(jobs, 'job')} in {duration(progress.elapsed)}"
         lines = [f"{head}: {', '.join(parts)}" if parts else head]
+        if self.replayed:
+            lines.append(f"{self.replayed:,} of them {_plural(self.replayed, 'was', 'were')} done by an earlier run.")
         if self.stopped is not None:
             lines.append(f"Stopped early: {self.stopped}")
         if self.interrupted is not None:
@@ -99,6 +105,8 @@ class RunSummary:
         elif self.not_run + self.never_started:
             count = self.not_run + self.never_started
             lines.append(f"{count:,} {_plural(count, 'line')} of the input {_plural(count, 'was', 'were')} not run.")
+        if self.resumable and (self.not_run != 0 or self.cancelled or self.stopped or self.interrupted):
+            lines.append("The same command again goes on from here.")
         return "\n".join([*lines, *self._failure_lines()])
 
     def _failure_lines(self) -> list[str]:

@@ -41,6 +41,7 @@ class ScriptedJob:
         self.error: OrchestratorError | None = None
         self.attempts = 0
         self.run_seconds = 0.0
+        self.replayed = self.kept = False
 
     def succeed(self) -> None:
         self._settle(Status.SUCCEEDED, value=self.job.args[0], attempts=1)
@@ -74,7 +75,9 @@ class ScriptedSupervisor:
     def _prepare(self, job: Job) -> tuple[ScriptedSupervisor, SimpleNamespace]:
         return self, SimpleNamespace(job=job, args=job.args, kwargs=job.kwargs)
 
-    async def _accept(self, link: ScriptedSupervisor, submission: SimpleNamespace, listener: Any) -> ScriptedJob:
+    async def _accept(
+        self, link: ScriptedSupervisor, submission: SimpleNamespace, listener: Any, **_: Any
+    ) -> ScriptedJob:
         job = replace(submission.job, args=submission.args, kwargs=submission.kwargs)
         accepted = ScriptedJob(len(self.jobs) + 1, job, listener)
         self.jobs.append(accepted)
