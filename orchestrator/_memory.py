@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     from orchestrator._guarded_loop import GuardedLoop
 
-# Twice within this time a bomb fills less than most machines have free; a look costs a tenth of a millisecond a child.
-INTERVAL = 0.5
+# A child is killed within two seconds of passing its limit; to look costs a tenth of a millisecond a child.
+OFTEN = 0.5
+# What is replaced between two jobs need not be seen as soon.
+SELDOM = 1.0
 # The thread may be in the middle of a look at a process that waits for a disk.
 _LEAVE = 1.0
 
@@ -115,7 +117,7 @@ class Sampler:
         loop: asyncio.AbstractEventLoop | GuardedLoop,
         roots: Callable[[], Iterable[tuple[Any, Identity]]],
         told: Callable[[Any, int], None],
-        interval: float = INTERVAL,
+        interval: float,
     ) -> None:
         self._loop = loop
         self._roots = roots

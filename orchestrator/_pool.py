@@ -6,7 +6,7 @@ import random
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from orchestrator._memory import OomCounter, Sampler
+from orchestrator._memory import OFTEN, SELDOM, OomCounter, Sampler
 from orchestrator._pings import Pinger
 from orchestrator._policy import StartGuard
 from orchestrator._resources import Allowance
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _OUTLIVED = 1.0
 # Jobs that are ended at once by the same cause: so many take about a millisecond.
 _LOT = 100
+# A spare that was used is replaced after so many seconds: a child that starts keeps a processor busy for some of them.
+_REFILL = 0.1
 
 
 def by_lots(loop: GuardedLoop, records: Iterator[Record], act: Callable[[Record], object]) -> None:
@@ -88,7 +90,8 @@ class Pool:
         )
         self._oom = OomCounter()
         self._pinger = Pinger(loop, self.everybody, options.hang_timeout, self.log, self._oom.note)  # type: ignore[arg-type]
-        self._sampler = Sampler(loop, self._roots, lambda worker, memory: worker.health.weighed(memory))
+        interval = SELDOM if options.memory_limit is None else OFTEN
+        self._sampler = Sampler(loop, self._roots, lambda worker, memory: worker.health.weighed(memory), interval)
 
     def furnish(self, queue: Queue, jobs: Jobs, talk: Talk, recipe: Recipe) -> None:
         """Make the workers; they get children when they are started."""
@@ -254,7 +257,12 @@ class Pool:
         """Start a worker's child now, or when the start guard allows it."""
         if self.closing or worker.retiring or worker.is_blocked or worker.state not in ("down", "backoff"):
             return
-        self.relieve(worker)  # its child, when it has one, is the spare
+        if self.relieve(worker):
+            # Its child will be the spare, and is wanted less than what the one that took its place does first.
+            if worker.start_timer is not None:
+                worker.start_timer.cancel()
+            worker.start_timer = self.loop.call_later(_REFILL, self._start, worker)
+            return
         delay = self.guard.delay(worker.name, self.loop.time())
         if delay is not None and delay <= 0:
             worker.step("start")
@@ -271,22 +279,24 @@ class Pool:
             if worker.state == "backoff":
                 self._start(worker)
 
-    def relieve(self, worker: Worker) -> None:
-        """Have a spare take the place of a worker that has no child, or soon has none; that one is a spare from now on.
+    def relieve(self, worker: Worker) -> bool:
+        """Have a spare take the place of a worker that has no child, or soon has none; returns whether one did.
 
-        Workers change places, and never children: each child belongs to one worker for life, under that one's name.
+        That worker is a spare from now on. Workers change places, and never children: each child belongs to one worker
+        for life, under that one's name.
         """
         # A fresh one rather than one that was silent for a while and got well again.
         ready = [spare for spare in self.spares if spare.is_open()]
         spare = min(ready, key=lambda spare: spare.flavour is not None, default=None)
         if spare is None or worker.spare or worker.retiring or self.closing:
-            return
+            return False
         self.workers[self.workers.index(worker)] = spare
         self.spares[self.spares.index(spare)] = worker
         worker.spare, spare.spare = True, False
         self.log("worker.relieved", worker=worker.name, by=spare.name)
         self.queue.has_room()
         self.loop.call_soon(self.queue.pump)  # not now: it may be at work
+        return True
 
     def want_children(self) -> None:
         """Start as many children as there are jobs that nobody takes."""

@@ -104,6 +104,17 @@ LINES: tuple[Line, ...] = (
         weight=2,
     ),
     Line(
+        "spare",
+        (
+            Metric("ready", "with spares=1: child killed → its replacement ready", "s"),
+            Metric("replaced", "… → next job answered, importing its module included", "s"),
+        ),
+        OURS,
+        {"bound": 10},
+        timeout=45,
+        weight=4,
+    ),
+    Line(
         "neighbours",
         (Metric("failed", "… jobs of the three other busy children that failed too", ""),),
         ALL,

@@ -73,6 +73,8 @@ def measure(line: str, peer: str, sizes: dict[str, Any]) -> Figures:
         return run(peer, 1, lambda pool: round_trips(pool, _bench_jobs.noop, list(range(sizes["jobs"]))))
     if line == "crash":
         return run(peer, 1, lambda pool: crash(pool, sizes["bound"]))
+    if line == "spare":
+        return run(peer, 1, lambda pool: crash_with_spare(pool, sizes["bound"]), spares=1)
     if line == "neighbours":
         return run(peer, 4, lambda pool: neighbours(pool, sizes["bound"]))
     if line == "idle-crash":
@@ -227,6 +229,27 @@ async def crash(pool: Peer, bound: float) -> Figures:
         "error": told[0] - killed if told else None,
         "replaced": answered - killed if told and answered else None,
     }
+
+
+async def crash_with_spare(pool: Peer, bound: float) -> Figures:
+    """Kill a child when another one is kept ready; measure until that is in place, and until it has answered."""
+    import anyio
+
+    def workers() -> Any:
+        supervisor: Any = getattr(pool, "supervisor", None)  # only ours has spares
+        return supervisor.statistics().workers
+
+    with anyio.fail_after(bound):
+        while all(worker.state != "spare" for worker in workers()):  # noqa: ASYNC110  nothing tells
+            await anyio.sleep(0.002)
+        pid = await pool.call(_bench_jobs.hold, 0)
+        killed = time.perf_counter()
+        procs.kill([pid])
+        while workers()[0].pid == pid or workers()[0].state != "ready":  # noqa: ASYNC110  nothing tells
+            await anyio.sleep(0.0002)
+        ready = time.perf_counter()
+        answered, _ = await next_answer(pool, bound)
+    return {"ready": ready - killed, "replaced": answered - killed if answered else None}
 
 
 async def neighbours(pool: Peer, bound: float) -> Figures:

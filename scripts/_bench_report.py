@@ -133,6 +133,7 @@ def verdicts(runs: Runs) -> list[Verdict]:
     at_most("child killed → replacement ≤ 1.5 × start", "crash", "replaced", times(1.5, median("start", "first")))
     at_most("idle child ≤ bare interpreter + 6 MB", "memory", "above", 6.0)
     at_most("100 idle children below 1 % of a core", "idle", "cpu", 1.0)
+    at_most("with spares=1: replacement ready within 20 ms", "spare", "ready", 0.02)
     at_most("no window over the limit", "limit", "most", 100)
     at_least("≥ 97 % of the safe rate used", "limit", "used", 97)
     at_most("run: parent's memory flat within 20 MB", "rows", "drift", 20.0)

@@ -19,6 +19,7 @@ from orchestrator.cli._options import (
     check_source,
     parse_duration,
     parse_limits,
+    parse_size,
     target_problem,
 )
 from orchestrator.cli._quarantine import quarantine
@@ -187,6 +188,16 @@ def run(
     python: Annotated[
         str | None, typer.Option(metavar="PATH", help="Interpreter of children; this one.", rich_help_panel=CHILDREN)
     ] = None,
+    max_rss: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Replace a child above it between jobs: 500M.", rich_help_panel=CHILDREN),
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Kill a child above it: 2G.", rich_help_panel=CHILDREN)
+    ] = None,
+    hang_timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Kill a child silent for it: 1m.", rich_help_panel=CHILDREN)
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -295,6 +306,9 @@ def run(
         preload=tuple(preload or ()),
         cwd=cwd,
         python=check_python(python),
+        max_rss=None if max_rss is None else parse_size(max_rss, "--max-rss"),
+        memory_limit=None if memory_limit is None else parse_size(memory_limit, "--memory-limit"),
+        hang_timeout=None if hang_timeout is None else parse_duration(hang_timeout, "--hang-timeout"),
         log_level="debug" if debug else log_level,
     )
     options = with_journal(options, journal, durability, resume=resume, overwrite=overwrite)

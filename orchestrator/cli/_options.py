@@ -21,6 +21,7 @@ _TARGET = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}(\.{_NAME})*")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)?(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 class UsageProblem(Exception):
@@ -59,6 +60,9 @@ class RunOptions:
     preload: tuple[str, ...] = ()
     cwd: Path | None = None
     python: str | None = None
+    max_rss: int | None = None
+    memory_limit: int | None = None
+    hang_timeout: float | None = None
     log_level: str = "info"
     debug: bool = False
     journal: RunJournal | None = None
@@ -75,6 +79,15 @@ def parse_duration(text: str, option: str) -> float:
     if seconds <= 0:
         raise UsageProblem(f"{option}: a duration must be greater than zero, not {text!r}.")
     return seconds
+
+
+def parse_size(text: str, option: str) -> int:
+    """Return the bytes that `2G`, `500M` or `1.5GiB` name; units are powers of 1024."""
+    match = _SIZE.fullmatch(text.strip())
+    size = 0 if match is None else int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    if size <= 0:
+        raise UsageProblem(f"{option}: {text!r} is not an amount of memory; write bytes or a unit, such as 500M or 2G.")
+    return size
 
 
 def parse_limit(text: str) -> Limit:

@@ -151,6 +151,9 @@ class _Session:
             limits=options.limits,
             command=None if options.python is None else [options.python],
             cwd=options.cwd,
+            max_rss=options.max_rss,
+            memory_limit=options.memory_limit,
+            hang_timeout=options.hang_timeout,
             preload=options.preload,
             journal=None if options.journal is None else options.journal.journal,
         )

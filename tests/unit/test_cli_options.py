@@ -14,6 +14,7 @@ from orchestrator.cli._options import (
     parse_duration,
     parse_limit,
     parse_limits,
+    parse_size,
     target_problem,
 )
 
@@ -198,3 +199,17 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 def test_nothing_prints_the_help(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "doctor" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("2G", 2**31), ("500m", 500 * 2**20), ("1.5GiB", 3 * 2**29), ("64 KB", 2**16), ("1T", 2**40)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text, "--memory-limit") == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "G", "2X", "1e9", "0.0001", "nan"])
+def test_wrong_sizes_name_the_option_and_the_remedy(text: str) -> None:
+    with pytest.raises(UsageProblem, match=r"^--max-rss: .* such as 500M or 2G"):
+        parse_size(text, "--max-rss")
