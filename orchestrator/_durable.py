@@ -15,6 +15,7 @@ from orchestrator._models import Status
 from orchestrator._record import NOBODY, SETTLING, Record
 from orchestrator._store_rows import StoredAttempt, StoredJob
 from orchestrator._targets import Targets
+from orchestrator.exceptions import SupervisorClosed
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,6 +67,16 @@ class DurableJobs(Jobs):
             waiter = self._loop.create_future()
             waiters.append(waiter)
             await waiter
+
+    def forsake(self) -> None:
+        """Tell those who wait for jobs to be written that the journal was closed before it could be."""
+        waiters = [waiter for each in self._untaken.values() for waiter in each]
+        self._untaken.clear()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(
+                    SupervisorClosed("the supervisor was closed while its journal could not be written: not accepted")
+                )
 
     def _stored(self, record: Record) -> StoredJob:
         job, target, payload = record.job, record.target, record.payload

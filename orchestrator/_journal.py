@@ -22,7 +22,7 @@ class Journal:
     Args:
         path: The file; made if it is missing. Large values go to files in a folder next to it, `<path>.payloads`.
         durability: What an accepted job survives. `"power"`: a power failure. `"process"`: whatever happens to this
-            process, but a power failure may take the last moments. `"none"`: jobs are accepted before they are
+            process, but a power failure may take the last half minute. `"none"`: jobs are accepted before they are
             recorded, and a crash may take the last moments.
         keep: Seconds for which settled jobs are kept; None keeps them for ever. Quarantined ones stay until they are
             released or discarded.

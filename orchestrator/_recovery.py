@@ -78,6 +78,7 @@ class Recovery:
         """Write what is left to write, and let go of the journal."""
         if not await self.store.aclose():
             self._log("journal.closed_unwritten", "error", path=self._path, reason=str(self.store.stalled))
+            self._jobs.forsake()
 
     def _stalled(self, error: OSError | sqlite3.Error) -> None:
         remedy = "nothing is begun or acknowledged until it can be written; make room or mend the disk"

@@ -152,7 +152,7 @@ def lose_power(root: Path, kept: Path, after: Path, chance: random.Random) -> No
             (after / folder / name).write_bytes(b"".join(pages)[:length])
 
 
-def check_power_losses(tmp_path: Path, library: str, count: int) -> None:
+def check_power_losses(tmp_path: Path, library: str, count: int, durability: str = "power") -> None:
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)
     acknowledged = 0
@@ -165,7 +165,7 @@ def check_power_losses(tmp_path: Path, library: str, count: int) -> None:
         submitted, settled = kill_a_writer(
             root / "j.db",
             chance.uniform(0, 0.3),
-            ", durability='power', length=200, checkpoint=100_000",
+            f", durability={durability!r}, length=200, checkpoint=100_000",
             LD_PRELOAD=library,
             POWER_LOSS_ROOT=str(root),
             POWER_LOSS_KEPT=str(kept),
@@ -178,11 +178,12 @@ def check_power_losses(tmp_path: Path, library: str, count: int) -> None:
                 number: (status, files)
                 for number, status, files in connection.execute("SELECT id, status, files FROM jobs")
             }
-        assert submitted <= there.keys(), told
-        assert all(there[number][0] == "succeeded" for number in settled), told
-        for number in settled:
-            if number % 50 == 0:
-                name = json.loads(there[number][1])["value"]
+        if durability == "power":
+            assert submitted <= there.keys(), told
+            assert all(there[number][0] == "succeeded" for number in settled), told
+        for _, files in there.values():
+            if files is not None:
+                name = json.loads(files)["value"]
                 content = (after / "j.db.payloads" / name).read_bytes()
                 assert hashlib.sha256(content).hexdigest() == name, told
         acknowledged += len(settled)
@@ -194,9 +195,14 @@ def test_a_power_failure_loses_nothing_that_was_acknowledged(tmp_path: Path, pow
     check_power_losses(tmp_path, power_loss, 10)
 
 
+def test_a_power_failure_leaves_a_whole_journal_at_process_durability(tmp_path: Path, power_loss: str) -> None:
+    check_power_losses(tmp_path, power_loss, 5, "process")
+
+
 @pytest.mark.soak
 def test_two_hundred_power_failures_lose_nothing(tmp_path: Path, power_loss: str) -> None:
     check_power_losses(tmp_path, power_loss, 200)
+    check_power_losses(tmp_path / "process", power_loss, 100, "process")
 
 
 @posix
