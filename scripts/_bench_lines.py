@@ -227,7 +227,7 @@ LINES: tuple[Line, ...] = (
     Line(
         "journal-submit",
         (
-            Metric("p50", "one job recorded by the journal at power durability, p50", "s"),
+            Metric("p50", "one `submit` with a journal at power durability, p50", "s"),
             Metric("p99", "… p99", "s"),
         ),
         OURS,
