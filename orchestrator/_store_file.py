@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from orchestrator import _store_schema as schema
-from orchestrator._store_payloads import Payloads
+from orchestrator._store_payloads import Payloads, sync_folder
 from orchestrator.exceptions import JournalDamaged, JournalError, JournalInUse
 
 if TYPE_CHECKING:
@@ -177,6 +177,12 @@ def _take(database: JournalDatabase, path: str, durability: Durability, create: 
         _configure(connection, durability)
         if not has_tables:
             _create(connection)
+            if durability != "none":
+                # A power failure may take what comes later; it is not to leave a file without tables.
+                database.checkpoint()
+                sync_folder(os.path.dirname(database.path))
+    except OSError as error:
+        raise JournalError(path, f"cannot be made: {error}; name a file on another disk") from error
     except sqlite3.Error as error:
         raise _refusal(path, database.path, error) from error
 

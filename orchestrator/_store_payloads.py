@@ -42,7 +42,7 @@ class Payloads:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.folder, 0o700)
             if self._sync:
-                _sync_folder(os.path.dirname(self.folder))
+                sync_folder(os.path.dirname(self.folder))
         temporary = path + _TEMPORARY
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         try:
@@ -57,7 +57,7 @@ class Payloads:
                 os.unlink(temporary)  # the disk may be full: not a byte is to be wasted
             raise
         if self._sync:
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         return name
 
     def read(self, name: str) -> bytes:
@@ -108,7 +108,7 @@ def remove_unused(connection: sqlite3.Connection, payloads: Payloads, names: Ite
         payloads.remove(unused)
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str) -> None:
     """Put a folder's entries on the disk."""
     if sys.platform == "win32":
         return  # NTFS keeps entries itself, and a folder cannot be opened
