@@ -413,9 +413,8 @@ class Jobs:
 
     def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, charged: bool) -> None:
         given_up = self.blame.is_given_up(record)
-        if record.job.effects != "pure" and self.effects.take(
-            record, f"crashed: {certificate}", died=True, ask=not given_up
-        ):
+        acts = record.job.effects != "pure" or record.effects  # some do without saying so
+        if acts and self.effects.take(record, f"crashed: {certificate}", died=True, ask=not given_up):
             return
         if given_up:
             self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.deaths)

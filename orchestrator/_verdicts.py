@@ -91,11 +91,17 @@ def quarantined(record: Record, certificate: DeathCertificate) -> JobQuarantined
 
 def indeterminate(record: Record, key: str | None, what: str) -> JobIndeterminate:
     """Return the error of a job of which nobody knows whether it did what it was to do."""
+    job = record.job
+    remedy = "Look it up"
     if key is not None:
         text = f"{what}, between child.effect_begin({key!r}) and its end: nobody knows whether that happened"
     else:
-        text = f"{what}: with effects={record.job.effects!r} it is not run again, and nobody knows what it did"
-    return _error(JobIndeterminate, record, f"{text}. Look it up, or give the job reconcile=", effect=key)
+        text = f"{what}: with effects={job.effects!r} it is not run again, and nobody knows what it did"
+    if job.effects == "external" and job.reconcile is None:
+        remedy += ", or give the job reconcile=, a function that does"
+    elif job.effects in ("pure", "idempotent"):
+        remedy += "; a job with effects='external' can have reconcile=, a function that does"
+    return _error(JobIndeterminate, record, f"{text}. {remedy}", effect=key)
 
 
 def another_job(record: Record, number: int) -> KeyConflict:

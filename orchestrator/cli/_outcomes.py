@@ -69,9 +69,9 @@ def report_settled(line: int, job: Record) -> Report:
         data["attempts"], data["seconds"] = job.attempts, seconds
         return Report(line, status, "", "", data)
     error = describe_error(job.error)
-    # The engine numbers the jobs that it took; the reader of outcomes knows lines.
+    # The engine numbers the jobs that it took, or took in an earlier run; the reader of outcomes knows lines.
     if not isinstance(job.error, JobFailed):
-        error["message"] = error["message"].replace(f"job {job.id} ", f"line {line} ", 1)
+        error["message"] = error["message"].replace(f"job {job.number} ", f"line {line} ", 1)
     data = {"line": line, "key": key, "status": status, "error": error, "attempts": job.attempts, "seconds": seconds}
     return Report(line, status, _kind(status, job.error), _first_line(str(error["message"])), data)
 

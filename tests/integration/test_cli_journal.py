@@ -223,6 +223,10 @@ def test_a_quarantined_line_that_is_released_runs_again(folder: Path) -> None:
     write_rows(folder, range(1, 5))
     assert run("--retries", "5", target="work:deadly").returncode == 1
     assert {outcome["line"]: outcome["status"] for outcome in outcomes(folder)}[2] == "quarantined"
+    told = (folder / "out.jsonl").read_text()
+    (folder / "out.jsonl").unlink()
+    assert run("--retries", "5", target="work:deadly").returncode == 1
+    assert sorted((folder / "out.jsonl").read_text().splitlines()) == sorted(told.splitlines()), "told otherwise"
     orchestrator = [sys.executable, "-m", "orchestrator", "quarantine"]
     shown = subprocess.run([*orchestrator, "list", "journal", "--json"], capture_output=True, text=True, check=True)
     number = str(json.loads(shown.stdout)["quarantined"][0]["id"])

@@ -43,6 +43,19 @@ async def test_a_death_within_an_effect_is_indeterminate(tmp_path: Path, die: st
     assert _lines(tmp_path / "board.begun") == 1, "it ran again"
 
 
+@pytest.mark.parametrize(
+    ("effects", "remedy"),
+    [("pure", "effects='external' can have reconcile="), ("idempotent", "can have"), ("at_most_once", "Look it up")],
+)
+async def test_an_open_effect_counts_whatever_the_job_declares(tmp_path: Path, effects: str, remedy: str) -> None:
+    retry = None if effects == "at_most_once" else ON_CRASH
+    job = Job(effecting.post, args=(str(tmp_path / "board"), "late"), effects=effects, retry=retry)  # type: ignore[arg-type]
+    outcome = await _outcome(job)
+    assert outcome.status is Status.INDETERMINATE
+    assert remedy in str(outcome.error)
+    assert _lines(tmp_path / "board.begun") == 1, "it ran again"
+
+
 async def test_an_effect_that_is_done_is_given_to_the_next_attempt(tmp_path: Path) -> None:
     path = tmp_path / "board"
     outcome = await _outcome(_post(path, "after", retry=ON_CRASH))
