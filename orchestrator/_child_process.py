@@ -35,6 +35,7 @@ _EOF_TO_EXIT = 1.0
 _KILL_TO_EXIT = 1.5
 # How long the burial may take: promise 3 gives grace + 2 s in all.
 _SWEEP = 1.5
+_LOOK_AGAIN = 0.05
 
 # Bytes of a frame that a debug log shows.
 _SHOWN = 500
@@ -232,7 +233,17 @@ class Child:
             self._waiting.cancel()
 
     def _bury(self) -> tuple[int, ...]:
-        survivors = () if self.killset is None else self.killset.sweep(_SWEEP)
+        survivors: tuple[int, ...] = ()
+        end = time.monotonic() + _SWEEP
+        while self.killset is not None:
+            try:
+                survivors = self.killset.sweep(max(0.0, end - time.monotonic()))
+                break
+            except OSError:
+                # The host has no file descriptor left to look with, for now perhaps: the next one may be ours.
+                if time.monotonic() >= end:
+                    break
+                time.sleep(_LOOK_AGAIN)
         shutil.rmtree(self.temp, ignore_errors=True)
         return survivors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -154,3 +155,26 @@ async def test_what_cannot_be_killed_is_said_everywhere(monkeypatch: pytest.Monk
         assert statistics.workers[0].last_death.survivors == (999_999_999,)
         # Somebody else's trouble.
         assert await supervisor.run(surviving.pid)
+
+
+async def test_a_host_without_file_descriptors_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = KillSet.sweep
+    refused = []
+
+    def refuse_twice(kill_set: KillSet, timeout: float) -> tuple[int, ...]:
+        if len(refused) < 2:
+            refused.append(timeout)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return sweep(kill_set, timeout)
+
+    monkeypatch.setattr(KillSet, "sweep", refuse_twice)
+    async with Supervisor(workers=1) as supervisor:
+        handle = await supervisor.submit(surviving.hold)
+        strays = await first_item(handle)
+        [worker] = supervisor.statistics().workers
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        assert isinstance((await handle.outcome()).error, JobCrashed)
+        await gone(*strays)
+        assert await supervisor.run(surviving.pid)
+    assert len(refused) == 2
