@@ -86,13 +86,11 @@ class Health:
             self.pulse.restart(self._loop.time())
 
     def came_under_suspicion(self, silence: float) -> None:
-        """Give it no more jobs, take back those that it has not begun, and have it say where it is."""
+        """Give it no more jobs, and have it say where it is; what it had not begun was called back long ago."""
         worker = self._worker
         self.suspect = True
         pid = None if self._child is None else self._child.pid
         self._log("worker.suspected", "warning", pid=pid, silence=round(silence, 1), last_heard=worker.last_heard)
-        if worker.leases is not None:
-            worker.leases.recall()
         worker.dump_stack()
         self._timers.append(self._loop.call_later(_DUMP_TIME, self._tell_stack))
         worker.pool.relieve(worker)

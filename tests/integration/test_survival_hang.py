@@ -247,7 +247,9 @@ def test_silence_during_a_stall_is_not_held_against_a_job(run: Any) -> None:
 
 
 @pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
-def test_its_silence_counts_anew_after_the_stall(run: Any) -> None:
+def test_its_silence_counts_anew_after_the_stall(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pings, "PACE", Pace())  # no look at the children comes first
+
     async def main() -> None:
         async with opened() as (supervisor, gate):
             handle = await supervisor.submit(Job(stand, args=(gate.port,), progress_timeout=1.0))
@@ -274,6 +276,21 @@ def test_an_answer_that_lies_in_the_pipe_counts_before_its_timeout(run: Any, sta
             await asyncio.sleep(0.1)  # the gate's answer is on its way
             time.sleep(stall)
             assert await job == "went on"
+
+    run(main)
+
+
+@pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
+def test_a_job_that_our_stall_kept_from_answering_is_heard(run: Any) -> None:
+    async def main() -> None:
+        async with opened() as (supervisor, gate):
+            job = Job(stalling.talk_at_length, args=(gate.port, 400), timeout=1)
+            answer = asyncio.create_task(supervisor.run(job))
+            await gate.arrived()
+            gate.open()
+            await asyncio.sleep(0)
+            time.sleep(1.5)  # its pipe is full
+            assert await answer == "said"
 
     run(main)
 
@@ -312,16 +329,18 @@ async def test_the_wall_clock_decides_nothing(told: Told, monkeypatch: pytest.Mo
 
 _TRACE = """
 import ctypes, os, sys
-pid = int(sys.argv[1])
+threads = [int(name) for name in os.listdir(f"/proc/{sys.argv[1]}/task")]
 ptrace = ctypes.CDLL(None, use_errno=True).ptrace
 ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-if ptrace(16, pid, None, None):
-    print("refused", flush=True)
-    sys.exit()
-os.waitpid(pid, 0x40000000)
+for thread in threads:
+    if ptrace(16, thread, None, None):
+        print("refused", flush=True)
+        sys.exit()
+    os.waitpid(thread, 0x40000000)
 print("traced", flush=True)
 sys.stdin.read()
-ptrace(17, pid, None, None)
+for thread in threads:
+    ptrace(17, thread, None, None)
 """
 
 

@@ -61,6 +61,14 @@ def report_for(seconds: float, every: float) -> str:
     return "reported"
 
 
+def talk_at_length(port: int, lines: int) -> str:
+    """Say more than a pipe holds, and answer."""
+    stand(port, "talking")
+    for _ in range(lines):
+        print("x" * 2_000)
+    return "said"
+
+
 def sleep_for(seconds: float) -> str:
     time.sleep(seconds)
     return "slept"
