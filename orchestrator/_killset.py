@@ -40,6 +40,10 @@ __all__ = ("MARKER", "Identity", "KillSet", "now")
 _FREEZE_ROUNDS = 20
 # The kernel ends a killed process within milliseconds unless it waits for a disk; then look for others this often.
 _LOOK_AGAIN = 0.25
+# A process that is just starting its program shows no marker: for well below a millisecond, on a busy machine for a
+# few. Nobody who shows none for longer is waited for.
+_LONGEST_CHANGE = 0.25
+_CHANGE_PAUSE = 0.002
 # Remembered processes are looked over when there are this many, so that a child which starts a million of them one
 # after another costs no memory.
 _REMEMBERED = 512
@@ -89,6 +93,7 @@ class KillSet:
         self._prune_at = _REMEMBERED
         self._sessions = {pid}
         self._unmarked: dict[int, float] = {}
+        self._changing = False  # whether the last scan saw somebody who may turn out to be a member
 
     def descendants(self) -> list[Identity]:
         """Return the living descendants of the root, by walking from parent to child."""
@@ -174,6 +179,7 @@ class KillSet:
 
     def _scan(self) -> tuple[_Table, _Table]:
         """Return the living members, and the table of all processes that they were found in."""
+        self._changing = False
         table = self._system.table()
         excluded = _ancestry(table)
         foreign = {0, *(table[pid].session for pid in excluded if pid in table)}
@@ -248,6 +254,8 @@ class KillSet:
             return False
         marks = self._system.marks(process)
         if marks is None:
+            # Its parent may have been killed while it started it, in a session of its own: the marker is all we have.
+            self._changing = self._changing or self._system.is_changing(process)
             return False
         if self._marker in marks:
             return True
@@ -259,10 +267,14 @@ class KillSet:
     def _empty(self, select: Callable[[_Table, _Table], _Table], timeout: float) -> tuple[int, ...]:
         """Kill what `select` chooses of the members until it chooses none."""
         end = time.monotonic() + timeout
+        patient_until = min(end, time.monotonic() + _LONGEST_CHANGE)
         while True:
             victims = self._freeze(select, end)
             if not victims:
-                return ()
+                if not self._changing or time.monotonic() >= patient_until:
+                    return ()
+                time.sleep(_CHANGE_PAUSE)
+                continue
             if self.root.pid in victims:
                 self._system.kill_group(self.root)
             for process in victims.values():

@@ -100,11 +100,23 @@ class LinuxSystem:
         finally:
             os.close(fd)
         if len(text) == 1:
-            return None  # in the middle of an exec: look again at the next scan
+            return None  # in the middle of an exec, perhaps: look again at the next scan
         found: list[bytes] = []
         for prefix in _PREFIXES:
             found += text.partition(prefix)[2].partition(b"\0")[0].split()
         return found
+
+    def is_changing(self, process: Process) -> bool:
+        try:
+            with open(f"/proc/{process.pid}/environ", "rb") as file:
+                if file.read(1):
+                    return False
+            with open(f"/proc/{process.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return False  # gone, or it shows nothing to us
+        # Where its environment ends. An empty one has an address, too; none has it while its memory is set up or gone.
+        return fields[0] not in (b"Z", b"X") and len(fields) > 48 and fields[48] == b"0"
 
     def stop(self, identity: Identity) -> None:
         self._signal(identity, signal.SIGSTOP)

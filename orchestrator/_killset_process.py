@@ -71,6 +71,9 @@ class System(Protocol):
     def marks(self, process: Process) -> list[bytes] | None:
         """Return the markers in a process's environment; None when it cannot be read (yet)."""
 
+    def is_changing(self, process: Process) -> bool:
+        """Return whether a process has no environment for the moment: it is between two programs, or at its end."""
+
     def stop(self, identity: Identity) -> None:
         """Freeze a process, so that it starts no further one."""
 

@@ -87,6 +87,9 @@ class PsutilSystem:
             return None
         return f"{environment.get(MARKER, '')} {environment.get(OUTER_MARKERS, '')}".encode(errors="replace").split()
 
+    def is_changing(self, process: Process) -> bool:
+        return False  # nobody tells
+
     def stop(self, identity: Identity) -> None:
         # Not on Windows: to suspend a process there is to suspend its threads one by one, from outside.
         if sys.platform != "win32":

@@ -10,7 +10,7 @@ from orchestrator.child import _orphan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Protocol
 
     from orchestrator._killset_process import System
@@ -34,9 +34,12 @@ __all__ = ("sweep_left_behind",)
 # processes are gone within milliseconds, so one round is all that others need.
 _ROUND = 0.3
 
+# How the name of a supervisor's folder of temp folders begins.
+FOLDER = "orchestrator-"
+
 
 def sweep_left_behind(
-    births: Iterable[Trace], timeout: float = 2.0, *, system: System | None = None
+    births: Collection[Trace], timeout: float = 2.0, *, system: System | None = None
 ) -> tuple[int, ...]:
     """Kill all that is left of children whose supervisor is gone, and remove their temp folders; blocks.
 
@@ -64,5 +67,14 @@ def sweep_left_behind(
                 # Only now: whoever lives might write there again.
                 _orphan.remove_folder(birth.temp)
         pending = stuck
+        if not pending:
+            _remove_folders({os.path.dirname(birth.temp) for birth in births if birth.temp})
         if not pending or time.monotonic() >= end:
             return tuple(sorted(survivors))
+
+
+def _remove_folders(paths: Iterable[str]) -> None:
+    """Remove the supervisor's folders, with those of children that were being started and nobody had recorded yet."""
+    for path in paths:
+        if os.path.basename(path).startswith(FOLDER) and not os.path.islink(path):
+            _orphan.remove_tree(path)

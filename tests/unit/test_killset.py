@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ class FakeSystem:
 
     Attributes:
         deaf: Pids that no signal ends.
+        changing: Pids that show no environment.
         at_scan: Called with the number of each scan before it is made.
     """
 
@@ -35,6 +37,7 @@ class FakeSystem:
         self.stopped: list[int] = []
         self.killed: list[int] = []
         self.deaf: set[int] = set()
+        self.changing: set[int] = set()
         self.looks_at_marks = 0
         self.scans = 0
         self.at_scan: Callable[[int], None] = lambda number: None
@@ -66,7 +69,10 @@ class FakeSystem:
 
     def marks(self, process: Process) -> list[bytes] | None:
         self.looks_at_marks += 1
-        return self.marked.get(process.pid, [])
+        return None if process.pid in self.changing else self.marked.get(process.pid, [])
+
+    def is_changing(self, process: Process) -> bool:
+        return process.pid in self.changing
 
     def stop(self, identity: Identity) -> None:
         self.stopped.append(identity.pid)
@@ -180,6 +186,30 @@ def test_freezing_goes_on_until_nobody_is_added() -> None:
     assert KillSet(ROOT.pid, "m", system=system).sweep(1) == ()
     assert system.stopped == [ROOT.pid, 51_001, 51_002, 51_003]
     assert set(system.processes) == {1, OWN}
+
+
+def test_who_is_just_starting_a_program_is_waited_for() -> None:
+    # Forked by the root, which was killed before it had its new program, and with that an environment.
+    orphan = process(51_000, 1, 20.0, group=51_000, session=51_000)
+    system = FakeSystem(INIT, ME, orphan)
+    system.changing, system.marked = {51_000}, {51_000: [b"m"]}
+
+    def exec_(number: int) -> None:
+        if number == 3:
+            system.changing.clear()
+
+    system.at_scan = exec_
+    assert KillSet(ROOT.pid, "m", started=10.0, system=system).sweep(5) == ()
+    assert system.killed == [51_000]
+
+
+def test_who_shows_no_environment_for_long_is_not_waited_for() -> None:
+    system = FakeSystem(INIT, ME, process(51_000, 1, 20.0, group=51_000, session=51_000))
+    system.changing = {51_000}
+    began = time.monotonic()
+    assert KillSet(ROOT.pid, "m", started=10.0, system=system).sweep(60) == ()
+    assert time.monotonic() - began < 10
+    assert system.killed == []
 
 
 def test_survivors_are_named_at_the_deadline() -> None:
