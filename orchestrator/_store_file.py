@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -219,9 +219,8 @@ def _create(connection: sqlite3.Connection) -> None:
     )
 
 
-def _one(connection: sqlite3.Connection, statement: str) -> int | str:
-    value: int | str = connection.execute(statement).fetchone()[0]
-    return value
+def _one(connection: sqlite3.Connection, statement: str) -> Any:
+    return connection.execute(statement).fetchone()[0]
 
 
 def _refusal(path: str, real: str, error: sqlite3.Error) -> JournalError:
@@ -242,6 +241,8 @@ def _refusal(path: str, real: str, error: sqlite3.Error) -> JournalError:
 
 def _holder(real: str) -> int | None:
     """Return the process that has a file locked, where the system tells; opening the file could drop its locks."""
+    if sys.platform == "win32":
+        return None
     with contextlib.suppress(OSError, ValueError, IndexError):
         found = os.stat(real)
         wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"

@@ -127,7 +127,8 @@ def read_open_jobs(database: JournalDatabase, after: int, last: int) -> list[Ope
         "AND job BETWEEN ? AND ? ORDER BY job, fence)",
         span,
     ):
-        attempts[row[0]] = StoredAttempt(*row[:8], bool(row[8]))  # the last one of a job stays
+        latest = StoredAttempt(*row)  # of a job the last one stays
+        attempts[latest.job] = latest._replace(refunded=bool(latest.refunded))
     effects: dict[int, list[StoredEffect]] = {}
     for row in _json(
         database,

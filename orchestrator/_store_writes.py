@@ -193,11 +193,13 @@ def _names(files: dict[str, str]) -> str | None:
 
 
 def _without_large(outcome: StoredOutcome, files: dict[str, str], outsource: Any) -> StoredOutcome:
-    for column in ("value", "error"):
-        text = getattr(outcome, column)
-        if text is not None and len(text) > LARGE:
-            outsource(column, text.encode("utf-8", "surrogatepass"), files)
-            outcome = outcome._replace(**{column: None})
+    value, error = outcome.value, outcome.error
+    if value is not None and len(value) > LARGE:
+        outsource("value", value.encode("utf-8", "surrogatepass"), files)
+        outcome = outcome._replace(value=None)
+    if error is not None and len(error) > LARGE:
+        outsource("error", error.encode("utf-8", "surrogatepass"), files)
+        outcome = outcome._replace(error=None)
     return outcome
 
 
