@@ -39,7 +39,7 @@ class Server:
         self.folder = folder
         self.lines: list[str] = []
         self._news = threading.Condition()
-        # Of its own, for a server that is killed cannot remove the folder of its supervisor.
+        # Of its own, to see what becomes of the folders of its supervisors.
         env = {**os.environ, "TMPDIR": str(folder)}
         self.process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
@@ -200,8 +200,11 @@ def test_a_killed_server_leaves_nothing(folder: Path) -> None:
         lines = response.iter_lines()
         first_progress(lines)
         family = server.family()
+        assert [*folder.glob("orchestrator-*")]
         server.process.kill()
+        # Its guardian is one of the family.
         assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
+        assert [*folder.glob("orchestrator-*")] == []
 
 
 def test_two_workers_have_children_of_their_own(folder: Path) -> None:
