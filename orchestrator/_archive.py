@@ -24,6 +24,7 @@ from orchestrator.exceptions import (
 
 if TYPE_CHECKING:
     from orchestrator._codec import Payload
+    from orchestrator._record import Record
     from orchestrator._store_rows import StoredJob
     from orchestrator._targets import Target
 
@@ -82,22 +83,22 @@ def reconcile_payload(payload: Payload, target: Target, key: str | None) -> Payl
 
 
 def outcome_of(
-    status: Status,
-    value: Any,
-    typed: str | None,
-    error: OrchestratorError | None,
-    *,
-    attempts: int,
-    deaths: int,
-    seconds: float,
-    worker: str | None,
+    record: Record, status: Status, value: Any, typed: str | None, error: OrchestratorError | None
 ) -> StoredOutcome:
     """Return an outcome as the journal keeps it; `typed` is the value's text if its annotation carried it."""
     text = typed
     if typed is None and status is Status.SUCCEEDED:
         text = _codec.to_json(value).decode()
-    problem = None if error is None else _error_text(error)
-    return StoredOutcome(str(status), text, typed is not None, problem, attempts, deaths, seconds, worker)
+    return StoredOutcome(
+        status=str(status),
+        value=text,
+        typed=typed is not None,
+        error=None if error is None else _error_text(error),
+        attempts=record.attempts,
+        deaths=record.deaths,
+        seconds=record.run_seconds,
+        worker=record.worker,
+    )
 
 
 def value_of(outcome: StoredOutcome, target: Target) -> Any:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator._models import DeathCertificate, Job
     from orchestrator._record import Listener
     from orchestrator._store import Store
-    from orchestrator._store_rows import Known, OpenJob, StoredEffect
+    from orchestrator._store_rows import Known, OpenJob, StoredEffect, StoredOutcome
     from orchestrator.exceptions import OrchestratorError
 
 # What may have begun outside must be known to a later run: their attempts are written before they are sent.
@@ -47,6 +47,8 @@ class DurableJobs(Jobs):
         self._targets = Targets(same_modules=False)
         self._untaken: dict[Record, list[asyncio.Future[None]]] = {}
         self._paths: dict[int, str] = {}
+        # Of jobs that ended here and are open in the journal: what is known of their effects, should they come again.
+        self._given_up: dict[int, dict[str, Done | None]] = {}
         self._options: tuple[Job | None, str] = (None, "")
 
     # Coming
@@ -137,7 +139,9 @@ class DurableJobs(Jobs):
             record.id = known.id
             record.kept = True
             self._unsettled[record.id] = record
-            self._enqueue(record)
+            record.effects = self._given_up.pop(record.id, None)
+            if not record.effects or not self.effects.take(record, "was given up before", died=False):
+                self._enqueue(record)
 
     def _end_here(self, record: Record, status: Status, *, value: Any = None, error: OrchestratorError | None) -> None:
         """Settle a job that waits, without a word to the journal."""
@@ -157,20 +161,28 @@ class DurableJobs(Jobs):
         leader.followers.append(record)
 
     def resume(self, found: OpenJob) -> None:
-        """Take up a job that an earlier run left without an outcome."""
+        """Take up a job that an earlier run left without an outcome.
+
+        Raises:
+            ConfigurationError: If it cannot be run as things are now, for want of a limit say.
+        """
         stored, attempt = found.job, found.attempt
+        effects: dict[str, Done | None] = {}
+        for effect in found.effects:
+            if effect.phase != "undone":
+                ref = None if effect.ref is None else _codec.from_json(effect.ref)
+                effects[effect.key] = Done(ref) if effect.phase == "done" else None
+        if effects:
+            self._given_up[stored.id] = effects  # should what follows fail
         job, kind = _archive.job_of(stored)
+        self.limits.check(job.limits, "job.limits")
         target = self._targets.resolve(stored.target)
         if kind is not None:
             target.learn(kind)
         record = Record(stored.id, job, target, _codec.Payload(stored.head, stored.body), NOBODY)
         record.identity, record.kept = stored.identity, True
         record.attempts, record.deaths, record.suspect = stored.attempts, stored.deaths, stored.suspect
-        for effect in found.effects:
-            if effect.phase != "undone":
-                record.effects = record.effects or {}
-                ref = None if effect.ref is None else _codec.from_json(effect.ref)
-                record.effects[effect.key] = Done(ref) if effect.phase == "done" else None
+        record.effects = self._given_up.pop(stored.id, None)
         self._register(record)
         lost = attempt is not None and attempt.state in ("leased", "started")
         what = "was running when its supervisor died"
@@ -294,16 +306,19 @@ class DurableJobs(Jobs):
         record.state = SETTLING
         record.disarm()
         self.running += 1  # until it is written
-        outcome = _archive.outcome_of(
-            status,
-            value,
-            typed,
-            error,
-            attempts=record.attempts,
-            deaths=record.deaths,
-            seconds=record.run_seconds,
-            worker=record.worker,
-        )
+        store = partial(self._store_outcome, record, status, value, error)
+        encode = partial(_archive.outcome_of, record, status, value, typed, error)
+        if typed is None and status is Status.SUCCEEDED and _codec.is_large((value,)):
+            self._start_soon(self._encode_large, encode, store)
+        else:
+            store(encode())
+
+    async def _encode_large(self, encode: Callable[[], StoredOutcome], store: Callable[[StoredOutcome], None]) -> None:
+        store(await self._in_thread(encode))
+
+    def _store_outcome(
+        self, record: Record, status: Status, value: Any, error: OrchestratorError | None, outcome: StoredOutcome
+    ) -> None:
         self._store.settle(record.id, outcome, partial(self._settled, record, status, value, error))
 
     def _settled(self, record: Record, status: Status, value: Any, error: OrchestratorError | None) -> None:
@@ -318,6 +333,8 @@ class DurableJobs(Jobs):
 
     def _tell(self, record: Record, status: Status, value: Any, error: OrchestratorError | None) -> None:
         listener = record.listener
+        if record.effects and not record.kept:
+            self._given_up[record.id] = record.effects
         super()._settle(record, status, value=value, error=error)
         if listener is NOBODY and error is not None and record.identity is None:
             self._logger.log("job.failed_unobserved", "error", job=record.id, key=record.job.key, error=str(error))

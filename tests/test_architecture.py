@@ -118,7 +118,7 @@ TABLE = {
         f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",
     ),
     "_pool": row("exceptions _policy _memory _pings _resources _worker"),
-    "_recovery": row("_leftovers _store"),
+    "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
         f"{VALUES} _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
         "_record _queue _talk _jobs _durable _recovery _pool _guardian _recipe",

@@ -33,8 +33,8 @@ _CHUNK = 2**20
 
 
 def identity_of(line: int) -> str:
-    """Return what the journal knows a line of the input by."""
-    return f"line {line}"
+    """Return what the journal knows a line by; in the order of the lines, so that its index grows at its end."""
+    return f"line {line:012}"
 
 
 class LineSet:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import durable
 import pytest
 
+from orchestrator import Job, Journal, Limit, Supervisor
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -140,3 +142,22 @@ def test_killed_while_jobs_run_and_what_they_started_is_swept(tmp_path: Path) ->
     assert program.run() == 0
     assert set(program.lines("slow").values()) <= {1, 2}
     assert {outcomes[0][1] for outcomes in program.outcomes().values()} == {"succeeded"}
+
+
+async def test_a_job_that_cannot_be_run_now_stays_open(tmp_path: Path) -> None:
+    path, log = tmp_path / "journal", str(tmp_path / "log")
+    limit = Limit("api", concurrency=1)
+    first = Job("time:sleep", args=(60,), key="first", limits={"api": 1})
+    job = Job(durable.double, args=(log, 1), key="a", limits={"api": 1})
+    with pytest.raises(KeyboardInterrupt):
+        async with Supervisor(workers=1, journal=Journal(path), limits=[limit]) as supervisor:
+            await supervisor.submit(first)
+            await supervisor.submit(job)
+            raise KeyboardInterrupt
+    async with Supervisor(workers=1, journal=Journal(path)) as supervisor:
+        assert supervisor.statistics().submitted == 0
+    async with Supervisor(workers=1, journal=Journal(path), limits=[limit]) as supervisor:
+        assert supervisor.statistics().submitted == 2
+        (await supervisor.submit(first)).cancel()
+        handle = await supervisor.submit(job)
+        assert (handle.id, await handle.result()) == (2, 2)
