@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from orchestrator import _wire
 from orchestrator._durable import DurableJobs
 from orchestrator._guarded_loop import GuardedLoop
 from orchestrator._guardian import Guardian
@@ -120,7 +121,7 @@ class Engine:
     def _make_folder(self) -> str:
         # Systems remove temp files that are old, and a supervisor may live for weeks.
         if not self._folder or not os.path.isdir(self._folder):
-            self._folder = tempfile.mkdtemp(prefix="orchestrator-")
+            self._folder = tempfile.mkdtemp(prefix=_wire.FOLDER)
         return self._folder
 
     async def _run(self, opened: asyncio.Future[None]) -> None:

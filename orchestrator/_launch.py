@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator import _frozen
 from orchestrator._killset_process import MARKER, OUTER_MARKERS
+from orchestrator._wire import FOLDER
 from orchestrator.child import _target
 from orchestrator.exceptions import ConfigurationError, LaunchError, SelfSpawnError
 
@@ -43,6 +44,7 @@ _LAUNCHER = "__PYVENV_LAUNCHER__"
 _TAKEN_OUT = (_frozen.VARIABLE, _LAUNCHER) if sys.platform == "win32" else (_frozen.VARIABLE,)
 
 # The program of a child until it can import anything of ours. Reads the preamble unbuffered: what follows are frames.
+#   If the supervisor is gone before that, it removes their two folders, which are empty: nobody else knows of them yet.
 #   From the same Python ("=") it takes over sys.path, to another's ("+") it adds some entries. The library is imported
 # from a folder that is then forgotten: to another Python it may be full of packages of the wrong version, and a package
 # finds its own modules without it.
@@ -52,7 +54,11 @@ def r(n):
  b=b""
  while len(b)<n:
   c=os.read(0,n-len(b))
-  if not c:os._exit(113)
+  if not c:
+   t=os.environ.get("TMPDIR","")
+   try:
+    if "{FOLDER}" in t:os.rmdir(t);os.rmdir(os.path.dirname(t))
+   finally:os._exit(113)
   b+=c
  return b
 n,o,l,*p=os.fsdecode(r(int(r(8),16))).split("\\0")

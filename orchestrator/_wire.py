@@ -54,6 +54,9 @@ CHILD_TO_PARENT = (
     "bye",
 )
 
+# What a supervisor's temp folder is called, with something random after it; each child has a folder in it.
+FOLDER = "orchestrator-"
+
 # In the child's temp folder: the fence of the attempt that a plain child began last, written before it begins it, and
 # where the stack goes that SIGUSR2 asks for.
 RUNNING_FILE = "running"

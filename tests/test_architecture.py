@@ -85,7 +85,7 @@ TABLE = {
     "_pipes": row("_lifelines", packages="anyio"),
     "_stderr": row(),
     "_stacks": row(),
-    "_launch": row("exceptions child _frozen _killset_process", packages="psutil"),
+    "_launch": row("exceptions _wire child _frozen _killset_process", packages="psutil"),
     # A child, and one without a process.
     "_recipe": row("exceptions _targets"),
     "_spawn": row("exceptions", packages="anyio"),
@@ -120,7 +120,7 @@ TABLE = {
     "_pool": row("exceptions _policy _memory _pings _resources _worker"),
     "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
-        f"{VALUES} _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
+        f"{VALUES} _wire _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
         "_record _queue _talk _jobs _durable _recovery _pool _guardian _recipe",
         packages="anyio",
     ),

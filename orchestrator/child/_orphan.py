@@ -73,6 +73,16 @@ def kill_descendants() -> None:
             continue  # gone already
 
 
+def remove_empty_folder(path: str) -> None:
+    """Remove a temp folder that may be this child's, and the supervisor's, if nothing is in them."""
+    if _wire.FOLDER in path:
+        for folder in (path, os.path.dirname(path)):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                return
+
+
 def remove_folder(path: str) -> None:
     """Remove a child's temp folder, and the supervisor's if it was the last one in there."""
     remove_tree(path)

@@ -12,7 +12,7 @@ from orchestrator import _wire
 from orchestrator.child import _scope, _target
 from orchestrator.child._inbox import Inbox, end_protocol
 from orchestrator.child._invoke import Limits, run_sync
-from orchestrator.child._orphan import kill_descendants, remove_folder
+from orchestrator.child._orphan import kill_descendants, remove_empty_folder, remove_folder
 from orchestrator.child._scope import JobCancelled, Scope
 from orchestrator.child._stack import task_stack, thread_stack
 
@@ -193,6 +193,8 @@ class Runtime:
         kill_descendants()
         if self.init.get("temp"):
             remove_folder(self.init["temp"])
+        else:
+            remove_empty_folder(os.environ.get("TMPDIR", ""))
         os._exit(_wire.EXIT_PARENT_GONE)
 
     # Cancelling sync jobs

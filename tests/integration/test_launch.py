@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import orchestrator
+from orchestrator import _launch
 
 DEADLINE = 30.0
 LIBRARY = Path(orchestrator.__file__).resolve().parent.parent
@@ -281,3 +282,15 @@ def test_half_a_child_ends_instead_of_running_the_app(with_flag: bool) -> None:
     )
     assert done.returncode == (64 if with_flag else 65)
     assert (done.stdout, done.stderr.startswith(b"orchestrator: ")) == (b"", True)
+
+
+@pytest.mark.parametrize("preamble", [False, True])
+def test_a_child_whose_supervisor_is_gone_at_once_removes_their_empty_folders(tmp_path: Path, preamble: bool) -> None:
+    folder = tmp_path / "orchestrator-x" / "w1-1"
+    folder.mkdir(parents=True)
+    launch = _launch.describe()
+    given = _launch.preamble("nonce") if preamble else b""
+    env = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(launch.command, input=given, env=env, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 113
+    assert list(tmp_path.iterdir()) == []
