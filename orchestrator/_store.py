@@ -206,6 +206,8 @@ class Store:
         if not self._is_open:
             return True
         done = False
+        if self.stalled is not None:
+            self._thread.hurry()
         try:
             async with asyncio.timeout(timeout):
                 await self.flush()

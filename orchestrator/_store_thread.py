@@ -75,6 +75,7 @@ class StoreThread:
         self._listener = listener
         self._inbox: SimpleQueue[Batch | _Call | Retention | str | None] = SimpleQueue()
         self._given_up = threading.Event()
+        self._hurried = threading.Event()  # ends the wait for the next try
         # A host that ends without closing its supervisor must not wait for us: the journal survives worse.
         self._thread = threading.Thread(target=self._run, name=f"orchestrator: {journal.path}", daemon=True)
 
@@ -96,10 +97,15 @@ class StoreThread:
         """Begin to forget what is old, a slice at a time between batches."""
         self._inbox.put("retain")
 
+    def hurry(self) -> None:
+        """Try at once what the disk refused, if it did: nobody will wait long for it any more."""
+        self._hurried.set()
+
     def stop(self, *, give_up: bool) -> None:
         """End after what was asked for; or at once, with the batch that the disk refuses."""
         if give_up:
             self._given_up.set()
+            self._hurried.set()
         self._inbox.put(None)
 
     def join(self) -> None:
@@ -157,7 +163,10 @@ class StoreThread:
                 if not delay:
                     self._tell(self._listener.stalled_by, _disk_error(error))
                 delay = min(max(2 * delay, _FIRST_RETRY), _LAST_RETRY)
-                if self._given_up.wait(delay):
+                if self._hurried.wait(delay):
+                    self._hurried.clear()
+                    delay = _FIRST_RETRY
+                if self._given_up.is_set():
                     return
         if delay:
             self._tell(self._listener.recovered)
@@ -192,7 +201,8 @@ class StoreThread:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
-            self._given_up.set()  # the loop is closed: nobody waits, and nobody will say stop
+            self._given_up.set()
+            self._hurried.set()  # the loop is closed: nobody waits, and nobody will say stop
 
 
 def _disk_error(error: Exception) -> OSError | sqlite3.Error:

@@ -504,6 +504,23 @@ async def test_a_close_while_the_disk_refuses_gives_up_in_time(
     assert rows(path, "SELECT clean FROM runs") == [(0,)]
 
 
+async def test_a_close_tries_once_more_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_store_thread, "_FIRST_RETRY", 3600.0)
+    monkeypatch.setattr(_store_thread, "_LAST_RETRY", 3600.0)
+    told: list[object] = []
+    run = Recorder(path)
+    run.opened = await run.store.open()
+    faults = _faults.parse("C12:errno=28")
+    monkeypatch.setattr("orchestrator._store_writes.FAULTS", faults)
+    monkeypatch.setattr(_faults, "FAULTS", faults)
+    run.store.submit(job(1), told.append)
+    await until(lambda: run.stalls)
+    faults.clear()
+    assert await run.store.aclose(20)
+    assert told == [None]
+    assert rows(path, "SELECT clean FROM runs") == [(1,)]
+
+
 async def test_a_quota_of_pages_is_no_acknowledgement(path: Path) -> None:
     told: list[int] = []
     async with recording(path) as run:
