@@ -29,6 +29,18 @@ PROMISE = 3.0
 DEADLINE = 30.0
 
 
+FROZEN = """\
+#!{python}
+import asyncio, sys
+sys.frozen, sys.executable = True, {program!r}
+sys.path.insert(0, {targets!r})
+from orchestrator import freeze_support
+freeze_support()
+import surviving
+asyncio.run(surviving._host("busy"))
+"""
+
+
 class Host:
     """A program with a supervisor in it, and all processes that came of it, whoever their parent is."""
 
@@ -36,9 +48,16 @@ class Host:
         self.token = uuid.uuid4().hex
         self.temp = folder / self.token
         self.temp.mkdir()
+        command = [sys.executable, str(TARGETS / "surviving.py"), mode]
+        if mode == "frozen":
+            # What a freezer makes, as far as the launch sees it: sys.executable is the program itself.
+            program = self.temp / "program"
+            program.write_text(FROZEN.format(python=sys.executable, program=str(program), targets=str(TARGETS)))
+            program.chmod(0o755)
+            command = [str(program)]
         environment = {**os.environ, "SURVIVAL": self.token, "SURVIVAL_NOTES": str(self.temp), "TMPDIR": str(self.temp)}
         self.process = subprocess.Popen(
-            [sys.executable, str(TARGETS / "surviving.py"), mode],
+            command,
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env=environment,
@@ -121,7 +140,7 @@ def killed(host: Callable[[str], Host], mode: str) -> float:
     return lived
 
 
-@pytest.mark.parametrize("mode", ["busy", "lock", "importing", "siblings"])
+@pytest.mark.parametrize("mode", ["busy", "lock", "importing", "siblings", "frozen"])
 def test_nothing_outlives_a_killed_supervisor(host: Callable[[str], Host], mode: str) -> None:
     for _ in range(2):
         assert killed(host, mode) < PROMISE
