@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator._leftovers import sweep_left_behind
 from orchestrator._store import Store
+from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from orchestrator._journal import Journal
     from orchestrator._recipe import Birth, InThread, Witness
     from orchestrator._store_rows import Opened, StoredBirth
+
+
+# Seconds for writing what is left at the end, and for a last try on a disk that refuses.
+_PATIENCE = 5.0
+_LAST_TRY = 1.0
 
 
 class Recovery:
@@ -69,15 +75,20 @@ class Recovery:
         assert self._opened is not None
         count = 0
         async for found in self._opened.open_jobs:
-            self._jobs.resume(found)
-            count += 1
+            try:
+                self._jobs.resume(found)
+            except ConfigurationError as error:
+                # It stays open: who submits it again says how it is to be run.
+                self._log("journal.job_left", "warning", job=found.job.id, key=found.job.key, reason=str(error))
+            else:
+                count += 1
         if count:
             self._log("journal.resumed", jobs=count, path=self._path)
 
     async def aclose(self) -> None:
         """Write what is left to write, and let go of the journal."""
         # What a disk refused through the whole drain it will hardly take now: a stop has ten seconds in all.
-        if not await self.store.aclose(5.0 if self.store.stalled is None else 1.0):
+        if not await self.store.aclose(_PATIENCE if self.store.stalled is None else _LAST_TRY):
             self._log("journal.closed_unwritten", "error", path=self._path, reason=str(self.store.stalled))
             self._jobs.forsake()
 
