@@ -120,10 +120,12 @@ class Child:
         self._eof_timer: asyncio.TimerHandle | None = None
         self._process: anyio.abc.Process | None = None
         self._birth: Birth | None = None
+        self._announcing: asyncio.Future[None] | None = None
         self._killing: asyncio.Event | None = None  # set when the thread that kills strays is done
         self._kill_after = False
         self._give_up_timer: asyncio.TimerHandle | None = None
         self._waiting: anyio.CancelScope | None = None
+        self._addressed = False  # its first bytes are written: frames may follow
         self._cancelled: asyncio.CancelledError | None = None
 
     @property
@@ -176,13 +178,20 @@ class Child:
         self.killset = KillSet(self.pid, marker)
         self._pipes.attach(process, self._received, self._ended, self.stderr.feed)
         self._pipes.write(_launch.preamble(self.nonce, own=self._recipe.command is None))
+        self._addressed = True
         witness = self._recipe.witness
         if witness is not None:
             started = self.killset.root.started
             owner = self._owner
             birth = Birth(self.name, owner.name, owner.generation, self.pid, started, marker, self.temp)
             self._birth = birth
-            await witness.born(birth)
+            self._announcing = asyncio.ensure_future(witness.born(birth))
+            try:
+                await self._announcing
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                return  # killed before everybody knew of it, and who is told may be waiting for a full disk
         init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init}
         if witness is None or not witness.guards:
             init["parent"] = os.getpid()
@@ -252,7 +261,10 @@ class Child:
         self.deliver(_wire.encode(frame))
 
     def deliver(self, data: bytes) -> None:
-        """Send whole frames, encoded."""
+        """Send whole frames, encoded; nobody can have anything to say to a child that is not there yet."""
+        # An answer for the one before it, say, that came late: it would stand before the first bytes.
+        if not self._addressed:
+            return
         if self._trace is not None:
             self._trace("child.frames_sent", child=self.name, frames=self._readable(data))
         if self._pipes is not None:
@@ -265,6 +277,8 @@ class Child:
 
     def kill(self) -> None:
         """Kill the process and what it started; `buried` tells when all is gone."""
+        if self._announcing is not None:
+            self._announcing.cancel()
         if self._killing:
             self._kill_after = True  # a thread has the kill set; it is back soon
         elif self.killset is not None and not self.gone.is_set():
@@ -340,6 +354,12 @@ class Child:
     def _kill_the_silent(self) -> None:
         self.closed_early = True
         self.kill()
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task itself was cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _read_code(code: int) -> Exit:

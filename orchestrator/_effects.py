@@ -79,6 +79,8 @@ class Effects:
         known = record.effects.setdefault(frame.key, None)
 
         def acknowledge() -> None:
+            if record.attempt is not attempt:
+                return  # its child died meanwhile, and the worker may have another one by now
             answer: dict[str, Any] = {"done": False} if known is None else {"done": True, "ref": known.ref}
             ack = {"type": "effect_ack", "fence": attempt.fence, "key": frame.key, "request": frame.request, **answer}
             attempt.worker.send(ack)

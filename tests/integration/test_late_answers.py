@@ -1,0 +1,53 @@
+"""An answer for a child that is dead never reaches the one that takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import chores
+import pytest
+
+from orchestrator import Supervisor, _frames
+from orchestrator._child_process import Child
+from orchestrator._effects import Effects
+
+
+async def test_a_frame_that_comes_while_a_child_is_spawned_does_not_spoil_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = Child.start
+    came = []
+
+    async def start_and_hear(self: Child) -> None:
+        def send() -> None:
+            came.append(self.pid is None)
+            self.send({"type": "effect_ack", "fence": 1, "key": "post", "request": 1, "done": False})
+
+        asyncio.get_running_loop().call_soon(send)  # as soon as it waits for the new process
+        await start(self)
+
+    monkeypatch.setattr(Child, "start", start_and_hear)
+    async with asyncio.timeout(30), Supervisor(workers=1) as supervisor:
+        assert await supervisor.run(chores.same, 4) == 4
+        assert supervisor.statistics().restarts == 0
+        assert [worker.generation for worker in supervisor.statistics().workers] == [1]
+    assert came == [True]
+
+
+def test_an_effect_is_acknowledged_to_nobody_when_its_attempt_is_over() -> None:
+    noted: list[Any] = []
+    sent: list[Any] = []
+    effects = Effects(lambda record: None, lambda *args: None, lambda effect, done: noted.append(done))
+    record: Any = SimpleNamespace(id=1, effects=None)
+    attempt: Any = SimpleNamespace(record=record, fence=7, worker=SimpleNamespace(send=sent.append))
+    record.attempt = attempt
+    effects.begun(attempt, _frames.EffectBegin(fence=7, key="post", request=1))
+    record.attempt = None
+    noted.pop()()
+    assert sent == []
+    record.attempt = attempt
+    effects.begun(attempt, _frames.EffectBegin(fence=7, key="other", request=2))
+    noted.pop()()
+    assert [frame["key"] for frame in sent] == ["other"]
