@@ -16,8 +16,10 @@ import pytest
 import surviving
 
 from orchestrator import Supervisor, _worker
+from orchestrator._guardian import Guardian
 from orchestrator._killset import KillSet
-from orchestrator.exceptions import JobCancelled, JobCrashed
+from orchestrator._recipe import Birth
+from orchestrator.exceptions import JobCancelled, JobCrashed, LaunchError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups, sessions and signals of POSIX")
 
@@ -178,3 +180,33 @@ async def test_a_host_without_file_descriptors_is_waited_for(monkeypatch: pytest
         await gone(*strays)
         assert await supervisor.run(surviving.pid)
     assert len(refused) == 2
+
+
+async def test_a_witness_that_never_answers_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    born = Guardian.born
+    asked = asyncio.Event()
+
+    async def hear_the_first(guardian: Guardian, birth: Birth) -> None:
+        await born(guardian, birth)
+        if birth.worker != "w1":
+            asked.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Guardian, "born", hear_the_first)
+    with pytest.raises(LookupError):
+        async with Supervisor(workers=2, grace=0.1) as supervisor, asyncio.timeout(30):
+            handles = [await supervisor.submit(surviving.take_no_hint) for _ in range(2)]
+            await first_item(handles[0])
+            await asked.wait()
+            raise LookupError
+    assert [(await handle.outcome()).status for handle in handles] == ["cancelled", "cancelled"]
+
+
+async def test_a_witness_that_refuses_is_the_reason_why_there_is_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(guardian: Guardian, birth: Birth) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Guardian, "born", refuse)
+    with pytest.raises(LaunchError, match="No space left"):
+        async with Supervisor(workers=1):
+            pass
