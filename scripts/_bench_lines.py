@@ -225,6 +225,19 @@ LINES: tuple[Line, ...] = (
         weight=0.2,
     ),
     Line(
+        "rows-journal",
+        (
+            Metric("rate", "… with a journal, at process durability", "/s", higher=True),
+            Metric("drift", "… growth of the parent's memory after the first tenth", "MB"),
+            Metric("peak", "… largest memory of the parent", "MB"),
+        ),
+        OURS,
+        {"rows": 1_000_000, "workers": 2, "journal": True},
+        {"rows": 50_000},
+        timeout=900,
+        weight=0.2,
+    ),
+    Line(
         "journal-submit",
         (
             Metric("p50", "one `submit` with a journal at power durability, p50", "s"),

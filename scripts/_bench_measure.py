@@ -51,7 +51,7 @@ def measure(line: str, peer: str, sizes: dict[str, Any]) -> Figures:
         return start(peer)
     if line.startswith("orphan"):
         return orphan(peer, **sizes)
-    if line == "rows":
+    if line in ("rows", "rows-journal"):
         return rows(**sizes)
     if line.startswith("journal"):
         import _bench_journal  # here, for what it imports would be counted by the lines about starts and memory
@@ -412,7 +412,7 @@ def limit(peer: str, workers: int, rate: float, per: float, seconds: float) -> F
     return run(peer, workers, body, limits=[bound])
 
 
-def rows(rows: int, workers: int) -> Figures:
+def rows(rows: int, workers: int, *, journal: bool = False) -> Figures:
     """Send rows through the command line; sample the parent's memory four times a second."""
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "rows.jsonl"), Path(folder, "outcomes.jsonl")
@@ -420,6 +420,7 @@ def rows(rows: int, workers: int) -> Figures:
             file.writelines(f"{number}\n" for number in range(rows))
         command = [sys.executable, "-m", "orchestrator", "run", str(source), "--target", "_bench_jobs:noop"]
         command += ["--workers", str(workers), "--progress", "none", "-o", str(result)]
+        command += ["--journal", str(Path(folder, "journal"))] if journal else []
         here = str(Path(__file__).parent)
         began = time.perf_counter()
         with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}) as process:

@@ -138,6 +138,8 @@ def verdicts(runs: Runs) -> list[Verdict]:
     at_least("≥ 97 % of the safe rate used", "limit", "used", 97)
     at_most("run: parent's memory flat within 20 MB", "rows", "drift", 20.0)
     at_least("run: within 25 % of the no-op line", "rows", "rate", times(0.75, median("noop", "rate")))
+    at_most("run --journal: parent's memory flat within 20 MB", "rows-journal", "drift", 20.0)
+    at_least("run --journal ≥ 8,000 rows/s", "rows-journal", "rate", 8_000)
     at_most("single durable submit p50 ≤ 3 ms at power durability", "journal-submit", "p50", 0.003)
     return found
 
