@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator._store_batch import Batch, BirthRow
 from orchestrator._store_rows import Opened, StoredEffect
-from orchestrator._store_run import SLICE, Left, read_open_jobs
+from orchestrator._store_run import Left, read_open_jobs
 from orchestrator._store_thread import StoreThread
 
 if TYPE_CHECKING:
@@ -232,14 +232,11 @@ class Store:
         self._thread.join()
 
     async def _read_open_jobs(self, last: int) -> AsyncIterator[OpenJob]:
-        place = 0
-        while place < last:
-            found = await self._thread.call(partial(read_open_jobs, after=place, last=last))
+        place: int | None = 0
+        while place is not None:
+            found, place = await self._thread.call(partial(read_open_jobs, after=place, last=last))
             for job in found:
                 yield job
-            if len(found) < SLICE:
-                return
-            place = found[-1].job.id
 
     def _retain(self) -> None:
         self._thread.retain()

@@ -184,7 +184,7 @@ def _take(database: JournalDatabase, path: str, durability: Durability, create: 
     except OSError as error:
         raise JournalError(path, f"cannot be made: {error}; name a file on another disk") from error
     except sqlite3.Error as error:
-        raise _refusal(path, database.path, error) from error
+        raise refusal(path, database.path, error) from error
 
 
 def _check_identity(path: str, application: int, version: int) -> None:
@@ -223,7 +223,7 @@ def _one(connection: sqlite3.Connection, statement: str) -> Any:
     return connection.execute(statement).fetchone()[0]
 
 
-def _refusal(path: str, real: str, error: sqlite3.Error) -> JournalError:
+def refusal(path: str, real: str, error: sqlite3.Error) -> JournalError:
     """Return what SQLite's error means for somebody who wants to open a journal."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

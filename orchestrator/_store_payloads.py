@@ -98,6 +98,11 @@ def outsourced(payloads: Payloads, files: str, **columns: str | None) -> list[st
     ]
 
 
+def lost(number: int, error: OSError) -> str:
+    """Return the error of a job of which a file is gone, as outcomes have theirs."""
+    return json.dumps({"type": "JobError", "message": f"the journal lacks a file of job {number}: {error}"})
+
+
 def remove_unused(connection: sqlite3.Connection, payloads: Payloads, names: Iterable[str]) -> None:
     """Remove those of the named files that no row names."""
     used = connection.execute(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
-from orchestrator._store_payloads import outsourced
+from orchestrator._store_payloads import lost, outsourced
 from orchestrator._store_retention import LAST_FENCE, LAST_JOB
 from orchestrator._store_rows import OpenJob, StoredAttempt, StoredBirth, StoredEffect, StoredJob
 
@@ -97,8 +97,8 @@ def end_run(database: JournalDatabase, run_id: str) -> None:
     database.checkpoint()
 
 
-def read_open_jobs(database: JournalDatabase, after: int, last: int) -> list[OpenJob]:
-    """Return the next jobs without an outcome.
+def read_open_jobs(database: JournalDatabase, after: int, last: int) -> tuple[list[OpenJob], int | None]:
+    """Return the next jobs without an outcome, and after which number to go on, if there are more.
 
     Args:
         database: The journal.
@@ -117,7 +117,7 @@ def read_open_jobs(database: JournalDatabase, after: int, last: int) -> list[Ope
         (after, last),
     )
     if not jobs:
-        return []
+        return [], None
     span = (jobs[0][0], jobs[-1][0])
     attempts: dict[int, StoredAttempt] = {}
     for row in _json(
@@ -137,7 +137,19 @@ def read_open_jobs(database: JournalDatabase, after: int, last: int) -> list[Ope
         span,
     ):
         effects.setdefault(row[0], []).append(StoredEffect(*row))
-    return [OpenJob(_job(database, row), attempts.get(row[0]), tuple(effects.get(row[0], ()))) for row in jobs]
+    found = []
+    for row in jobs:
+        try:
+            job = _job(database, row)
+        except OSError as error:
+            # What it is to be called with is gone. That is its outcome; the other jobs are not to wait for a file.
+            database.connection.execute(
+                "UPDATE jobs SET status='failed', error=?, settled=? WHERE id=?",
+                (lost(row[0], error), time.time(), row[0]),
+            )
+            continue
+        found.append(OpenJob(job, attempts.get(job.id), tuple(effects.get(job.id, ()))))
+    return found, jobs[-1][0] if len(jobs) == SLICE else None
 
 
 def _json(database: JournalDatabase, columns: str, source: str, parameters: tuple[int, int]) -> list[list[Any]]:

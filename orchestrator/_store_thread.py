@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator._faults import FAULTS, strike
 from orchestrator._store_batch import Batch
-from orchestrator._store_file import JournalDatabase, open_journal
+from orchestrator._store_file import JournalDatabase, open_journal, refusal
 from orchestrator._store_retention import Retention
 from orchestrator._store_run import Left, begin_run, end_run
 from orchestrator._store_writes import write
@@ -117,7 +117,10 @@ class StoreThread:
         try:
             try:
                 database = open_journal(os.fspath(self._journal.path), self._journal.durability)
-                left = begin_run(database)
+                try:
+                    left = begin_run(database)
+                except sqlite3.Error as error:
+                    raise refusal(database.path, database.path, error) from error
             except Exception as error:
                 self._tell(self._listener.opened, error)
                 return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator._faults import FAULTS, strike
 from orchestrator._store_batch import LARGE
-from orchestrator._store_payloads import outsourced, remove_unused
+from orchestrator._store_payloads import lost, outsourced, remove_unused
 from orchestrator._store_rows import Known, StoredOutcome
 
 if TYPE_CHECKING:
@@ -231,6 +231,10 @@ def _known(row: list[Any], payloads: Payloads) -> Known:
     if status is None:
         return Known(number, bytes.fromhex(digest), None)
     if files is not None:
-        value, error = outsourced(payloads, files, value=value, error=error)
+        try:
+            value, error = outsourced(payloads, files, value=value, error=error)
+        except OSError as problem:
+            # It is committed: to try again would help nobody.
+            status, value, error = "failed", None, lost(number, problem)
     outcome = StoredOutcome(status, value, bool(typed), error, attempts, deaths, seconds, worker)
     return Known(number, bytes.fromhex(digest), outcome)

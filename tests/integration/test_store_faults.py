@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -450,6 +451,20 @@ async def test_no_room_for_a_new_journal_is_said_in_a_sentence(small_disk: Path)
         await Recorder(small_disk / "j.db").store.open()
 
 
+async def test_no_room_to_go_on_is_said_in_a_sentence(small_disk: Path) -> None:
+    path = small_disk / "j.db"
+    async with recording(path) as run:
+        await run.submit(job(1))
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while ballast.write(bytes(4096)):
+            pass
+    with pytest.raises(JournalError, match="disk (is full|I/O error).*name a file on a disk that has space"):
+        await Recorder(path).store.open()
+    (small_disk / "ballast").unlink()
+    async with recording(path) as run:
+        assert [each.job.id for each in await run.open_jobs()] == [1]
+
+
 async def test_a_disk_that_cannot_be_written_is_said_in_a_sentence(small_disk: Path) -> None:
     async with recording(small_disk / "j.db"):
         pass
@@ -600,6 +615,27 @@ async def test_a_payload_is_there_before_its_row(path: Path, monkeypatch: pytest
         await ask(run, "SELECT 1")
         await ask(run, "SELECT 1")
         assert not folder.exists()
+
+
+async def test_a_lost_file_is_the_outcome_of_its_job_alone(path: Path) -> None:
+    body = b'"args":["' + b"x" * LARGE + b'"]'
+    async with recording(path) as run:
+        await run.submit(job(1, identity="done"))
+        await run.settle(1, outcome(f'"{"v" * LARGE}"'))
+        await run.submit(job(2, identity="open", body=body))
+        for number in range(3, 1003):
+            run.store.submit(job(number), lambda _: None)
+    for each in Path(f"{path}.payloads").iterdir():
+        each.unlink()
+    async with recording(path) as run:
+        assert [each.job.id for each in await run.open_jobs()] == [*range(3, 1003)]
+        for number, identity in ((1, "done"), (2, "open")):
+            known = await run.submit(job(2000 + number, identity=identity))
+            assert known is not None and known.settled is not None
+            assert (known.id, known.settled.status) == (number, "failed")
+            assert f"the journal lacks a file of job {number}: " in str(known.settled.error)
+        assert not run.stalls
+        assert await run.submit(job(3000)) is None
 
 
 async def test_births_of_another_boot_are_told_apart(path: Path) -> None:
