@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from orchestrator._record import Record
     from orchestrator._worker import Worker
 
+# A worker in one of these states has a fresh child soon.
+_COMING = ("down", "starting", "stopping", "dying")
+
 # What is to be done while jobs keep dying: nothing yet, or try one, since it may be them or the environment.
 Caution = Literal["wait", "doubt", "blame"]
 
@@ -292,13 +295,14 @@ class Queue:
     def _freshen(self, record: Record) -> None:
         """See to it that there will be a child that has run nothing."""
         workers = [worker for worker in self._workers if not worker.is_blocked and not worker.retiring]
-        if any(worker.turning or worker.state != "ready" or worker.is_fresh for worker in workers):
+        ready = [worker for worker in workers if worker.state == "ready"]
+        if any(worker.is_fresh for worker in ready) or any(worker.state in _COMING for worker in workers):
             return  # there is one, or there will be
-        idle = next((worker for worker in workers if not worker.held), None)
+        idle = next((worker for worker in ready if not worker.held), None)
         if idle is not None:
             idle.recycle()
-        elif workers:
-            least = min(workers, key=lambda worker: worker.held)
+        elif ready and not any(worker.turning for worker in ready):
+            least = min(ready, key=lambda worker: worker.held)
             least.turning = True
             self._turned = least, record
 
