@@ -114,6 +114,7 @@ class Queue:
         self.tried: Record | None = None  # the last one that was sent out alone: a suspect, or one that is tried
         self.in_trial = False  # … which of them it is
         self._suspects = Lane()
+        self._any_suspects = False
         self._turns = 0
         self._tombs = 0
         self._turned: tuple[Worker, Record] | None = None  # whose child is to be replaced, for which job
@@ -131,6 +132,8 @@ class Queue:
 
     def put(self, record: Record, *, front: bool = False) -> None:
         """Add a job; `pump` sends it."""
+        if record.suspect:
+            self._any_suspects = True
         if self._lane_of(record).push(record, front=front) or record.job.limits or record.suspect:
             self._full = False  # it may be one that somebody takes, though nobody took the first of another line
 
@@ -176,7 +179,7 @@ class Queue:
             self._want()
 
     def _send_all(self) -> bool:
-        left = self._send_suspect()
+        left = self._any_suspects and self._send_suspect()
         for key, lane in list(self._lanes.items()):
             left |= self._admit(lane) if len(key) > 1 else self._send_from(lane)
         return left
@@ -222,6 +225,7 @@ class Queue:
             grant.release()
             if record.state == "queued":
                 lane.push(record, front=True)
+                self._any_suspects |= record.suspect
             return
         record.grant = grant
         worker.lease(record)
@@ -241,6 +245,7 @@ class Queue:
         self._turns = 0
         record = self._suspects.head()
         if record is None:
+            self._any_suspects = False
             return False
         # By turns with others: when one suspect after the other dies, nobody could tell it from a bad environment.
         others_first = self.in_question() and any(

@@ -38,6 +38,9 @@ class Gate:
 
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         label, _, pid = (await reader.readline()).decode().strip().rpartition(" ")
+        if not pid:  # it died on its way
+            writer.close()
+            return
         async with self._changed:
             self.arrivals.append(Arrival(label, int(pid)))
             self._changed.notify_all()
