@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator._policy import CrashGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator._logs import Logger
     from orchestrator._record import Record
@@ -22,12 +22,14 @@ class Blame:
     Args:
         unsettled: All jobs that could be refunded, by number.
         logger: Where lines go.
+        refunded: Told of each job, other than the one that died last, that gets back what it was charged.
     """
 
-    def __init__(self, unsettled: Mapping[int, Record], logger: Logger) -> None:
+    def __init__(self, unsettled: Mapping[int, Record], logger: Logger, refunded: Callable[[Record], None]) -> None:
         self.guard = CrashGuard()
         self._unsettled = unsettled
         self._logger = logger
+        self._refunded = refunded
 
     def charge(self, record: Record, now: float, *, tried: bool) -> bool:
         """Note that a child died of this job alone; returns whether that costs it an attempt."""
@@ -48,6 +50,10 @@ class Blame:
             for other, count in [(record, 1)] if blamed else self._dead():
                 other.deaths -= count
                 other.forgiven += count
+        if not doubted or (verdict == "environment" and not blamed):
+            for other, _ in self._dead():
+                if other is not record:
+                    self._refunded(other)
         return False
 
     def _dead(self) -> list[tuple[Record, int]]:

@@ -257,6 +257,10 @@ class DurableJobs(Jobs):
         self._note_attempt(attempt, "returned")
         super().returned(attempt, kind)
 
+    def _refunded(self, record: Record) -> None:
+        if record.kept:
+            self._store.update(record.id, record.attempts, record.deaths, record.suspect)
+
     def crashed(self, attempts: list[Attempt], certificate: DeathCertificate, burial: Burial) -> None:
         """A child died while it ran these attempts."""
         text = _archive.to_text(certificate)

@@ -76,7 +76,7 @@ class Jobs:
         self.made_space: Callable[[], None] = lambda: None  # told when fewer jobs wait
         self.effects = Effects(self._put_again, self._settle, self._note_effect)
         self._unsettled: dict[int, Record] = {}
-        self.blame = Blame(self._unsettled, logger)
+        self.blame = Blame(self._unsettled, logger, self._refunded)
         self._fence = 0
         self._will_pump = False
         self._logger = logger
@@ -403,6 +403,9 @@ class Jobs:
         # While the environment is in doubt, the next one is tried when this one has ended.
         self.queue.has_room()
         self.queue.pump()
+
+    def _refunded(self, record: Record) -> None:
+        """Nobody but this process needs to know."""
 
     def outlived(self, attempt: Attempt) -> None:
         """Note that an attempt that was tried runs longer than what died: jobs can run here."""
