@@ -242,4 +242,7 @@ class JournalFile:
             problem = "it was discarded"
         else:
             problem = f"it ended as {row[0]}"
-        return JournalError(self.path, f"has no job {number} in quarantine: {problem}; list those that are")
+        return JournalError(
+            self.path,
+            f"has no job {number} in quarantine: {problem}; `orchestrator quarantine list` has those that are",
+        )

@@ -100,14 +100,21 @@ class Options:
             self._set("max_age", seconds(self.max_age, "max_age"))
         for name in ("max_rss", "memory_limit"):
             bound = getattr(self, name)
-            if bound is not None and whole(bound, name, minimum=1) < _LEAST_MEMORY:
+            if bound is None:
+                continue
+            if isinstance(bound, bool) or not isinstance(bound, int):
+                raise ConfigurationError(name, f"must be a whole number of bytes, such as 2 * 2**30, not {bound!r}")
+            if bound < _LEAST_MEMORY:
                 raise ConfigurationError(name, f"is in bytes and must be at least {_LEAST_MEMORY:,}, not {bound:,}")
         if self.max_rss is not None and self.memory_limit is not None and self.max_rss >= self.memory_limit:
             problem = f"must be below memory_limit={self.memory_limit:,}, or no child is ever replaced for it"
             raise ConfigurationError("max_rss", problem)
         if self.hang_timeout is not None:
-            least = _LEAST_HANG_TIMEOUT
-            self._set("hang_timeout", seconds(self.hang_timeout, "hang_timeout", minimum=least, exclusive=False))
+            bound = seconds(self.hang_timeout, "hang_timeout")
+            if bound is not None and bound < _LEAST_HANG_TIMEOUT:
+                problem = f"must be at least {_LEAST_HANG_TIMEOUT:g} seconds, not {bound:g}"
+                raise ConfigurationError("hang_timeout", f"{problem}: no child is suspect before 15")
+            self._set("hang_timeout", bound)
 
     def _check_limits(self) -> None:
         if isinstance(self.limits, Limit | str | Mapping) or not isinstance(self.limits, Iterable):

@@ -130,7 +130,10 @@ class Submitter:
                 )
         found = self._targets.resolve(job.target)
         if job.reconcile is not None:
-            self._targets.resolve(job.reconcile)
+            try:
+                self._targets.resolve(job.reconcile)
+            except TargetError as error:
+                raise TargetError(f"job.reconcile: {error}") from None
         if job.init is not None and (found.function is not None or "." not in found.reference.partition(":")[2]):
             raise ConfigurationError("job.init", 'is for targets named "package.module:Class.method"')
         return Submission(job, found, job.args, job.kwargs, self._largest)

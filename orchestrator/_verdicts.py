@@ -99,6 +99,7 @@ def indeterminate(record: Record, key: str | None, what: str) -> JobIndeterminat
         text = f"{what}: with effects={job.effects!r} it is not run again, and nobody knows what it did"
     if job.effects == "external" and job.reconcile is None:
         remedy += ", or give the job reconcile=, a function that does"
+        remedy += "" if key is not None else ", or a retry policy for crashes, if it may run again"
     elif job.effects in ("pure", "idempotent"):
         remedy += "; a job with effects='external' can have reconcile=, a function that does"
     return _error(JobIndeterminate, record, f"{text}. {remedy}", effect=key)

@@ -58,7 +58,8 @@ def run_app(arguments: list[str] | None) -> int:
     except UsageProblem as problem:
         return _fail(str(problem), 2)
     except ConfigurationError as error:
-        return _fail(f"--{error.field.replace('_', '-')}: {error.args[0].removeprefix(f'{error.field}: ')}.", 2)
+        field = error.field if error.field.isupper() else f"--{error.field.replace('_', '-')}"  # a variable's name
+        return _fail(f"{field}: {error.args[0].removeprefix(f'{error.field}: ')}.", 2)
     except JournalError as error:
         return _fail(f"{error}.", _JOURNAL_IN_USE if isinstance(error, JournalInUse) else 1)
     except OrchestratorError as error:
@@ -312,7 +313,7 @@ def run(
         log_level="debug" if debug else log_level,
     )
     options = with_journal(options, journal, durability, resume=resume, overwrite=overwrite)
-    check_output(output, source, append=options.append, overwrite=overwrite)
+    check_output(output, source, append=options.append, overwrite=overwrite, kept=journal is not None)
     if debug:
         # Read when the library starts a supervisor; children inherit it.
         os.environ["ORCHESTRATOR_DEBUG"] = "1"

@@ -165,7 +165,9 @@ def check_source(file: str | None, format_name: str | None, target: str | None) 
     return source, kind
 
 
-def check_output(output: Path | None, source: Path | None, *, append: bool, overwrite: bool) -> None:
+def check_output(
+    output: Path | None, source: Path | None, *, append: bool, overwrite: bool, kept: bool = False
+) -> None:
     """Refuse an output that cannot be written, or that would destroy the input or earlier outcomes."""
     if output is None:
         if append or overwrite:
@@ -186,9 +188,10 @@ def check_output(output: Path | None, source: Path | None, *, append: bool, over
     if source is not None and output.samefile(source):
         raise UsageProblem("--output: is the input file; name another one.")
     if output.stat().st_size and not append and not overwrite:
-        raise UsageProblem(
-            f"--output: {str(output)!r} is not empty; keep what it has with --append, or replace it with --overwrite."
-        )
+        remedy = "keep what it has with --append, or replace it with --overwrite"
+        if kept:
+            remedy = "the journal's last run wrote to another; replace it, with all outcomes so far, by --overwrite"
+        raise UsageProblem(f"--output: {str(output)!r} is not empty; {remedy}.")
 
 
 def check_python(python: str | None) -> str | None:

@@ -79,7 +79,8 @@ def release(journal: Journal, ids: Some = None, every: All = False) -> int:
     with _open(journal) as file:
         chosen = _choose(file, ids, every)
         file.release(chosen)
-    typer.echo(f"Released {_count(chosen)}: the next run with this journal takes {_them(chosen)} up.")
+    then = f": the next run with this journal takes {_them(chosen)} up" if chosen else ""
+    typer.echo(f"Released {_count(chosen)}{then}.")
     return 0
 
 

@@ -98,6 +98,10 @@ def test_outcomes_are_there_again_for_another_output(folder: Path) -> None:
     assert run("--overwrite", "--ordered").returncode == 0
     assert (folder / "out.jsonl").read_text() == before
     assert set(log(folder).values()) == {1}
+    (folder / "other.jsonl").write_text("{}\n")
+    refused = run(output="other.jsonl")
+    assert refused.returncode == 2
+    assert "replace it, with all outcomes so far, by --overwrite" in refused.stderr
 
 
 @pytest.mark.parametrize(("target", "ordered"), [("work:square", False), ("work:publish", True)])

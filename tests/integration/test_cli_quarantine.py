@@ -106,9 +106,8 @@ async def test_a_discarded_job_is_listed_no_more_and_may_be_released(
     assert out.splitlines()[-1] == "1 discarded, 1 open, 2 quarantined, 1 succeeded"
     assert "\n  discarded    " in run_cli(capsys, "show", journal, 3)[1]
     code, _, error = run_cli(capsys, "discard", journal, 3)
-    assert (code, error) == (
-        1, f"Error: the journal {str(journal)!r} has no job 3 in quarantine: it was discarded; list those that are.\n"
-    )  # fmt: skip
+    problem = "has no job 3 in quarantine: it was discarded; `orchestrator quarantine list` has those that are"
+    assert (code, error) == (1, f"Error: the journal {str(journal)!r} {problem}.\n")
     assert run_cli(capsys, "release", journal, "--all")[1].startswith("Released 2 jobs")
     assert run_cli(capsys, "release", journal, 3)[1].startswith("Released 1 job: ")
     assert run_cli(capsys, "list", journal)[1] == "4 open, 1 succeeded\n"

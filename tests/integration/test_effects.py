@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import Job, RetryPolicy, Supervisor, child
 from orchestrator._models import Status
-from orchestrator.exceptions import ConfigurationError, JobIndeterminate
+from orchestrator.exceptions import ConfigurationError, JobIndeterminate, TargetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,3 +126,9 @@ def test_options_that_contradict_are_refused() -> None:
         Job(effecting.post, reconcile=effecting.is_there)
     with pytest.raises(ConfigurationError, match="at_most_once"):
         Job(effecting.post, effects="at_most_once", retry=ON_CRASH)
+
+
+async def test_a_reconcile_function_that_no_child_can_have_is_refused_by_name() -> None:
+    async with Supervisor(workers=1) as supervisor:
+        with pytest.raises(TargetError, match=r"^job\.reconcile: a lambda"):
+            await supervisor.submit(Job(effecting.post, effects="external", reconcile=lambda key: True))

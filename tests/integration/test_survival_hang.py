@@ -90,7 +90,7 @@ async def opened(**options: Any) -> AsyncIterator[tuple[Supervisor, Gate]]:
 
 def test_hang_timeout_has_a_least_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    with pytest.raises(ConfigurationError, match="hang_timeout: must be at least 20, not 5"):
+    with pytest.raises(ConfigurationError, match="hang_timeout: must be at least 20 seconds, not 5"):
         Supervisor(hang_timeout=5)
 
 

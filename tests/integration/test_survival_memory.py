@@ -37,7 +37,7 @@ async def opened(**options: Any) -> AsyncIterator[Supervisor]:
     ("options", "told"),
     [
         ({"memory_limit": 1000}, "memory_limit: is in bytes and must be at least 16,777,216, not 1,000"),
-        ({"max_rss": "2G"}, "max_rss: must be a whole number"),
+        ({"max_rss": "2G"}, "max_rss: must be a whole number of bytes, such as"),
         ({"max_rss": 200 * MB, "memory_limit": 100 * MB}, "max_rss: must be below memory_limit=104,857,600"),
         ({"max_age": 0}, "max_age: must be greater than 0"),
         ({"spares": -1}, "spares: must be a whole number of at least 0"),
