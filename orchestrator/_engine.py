@@ -240,11 +240,15 @@ class Engine:
 
     # Jobs
 
-    def check_open(self) -> None:
-        """Raise SupervisorClosed, or PoolBroken, when no jobs are taken."""
+    def check_state(self) -> None:
+        """Raise SupervisorClosed when the supervisor is not open, or no longer."""
         if self.state != "open":
             state = {"new": "has not been entered", "draining": "is draining"}.get(self.state, "is closed")
             raise self._closed(f"{state}; it takes no jobs")
+
+    def check_open(self) -> None:
+        """Raise SupervisorClosed, or PoolBroken, when no jobs are taken."""
+        self.check_state()
         if self.pool.guard.broken and not any(worker.state == "ready" for worker in self.pool.workers):
             raise self.pool.broken()
 

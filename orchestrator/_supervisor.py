@@ -380,7 +380,8 @@ class Supervisor:
 
     async def scale(self, workers: int) -> None:
         """Change how many workers there are; those that are too many finish their jobs first."""
-        link = self._open_link()
+        link = self._check_context()
+        link.engine.check_state()
         await link.ask(link.engine.pool.scale, whole(workers, "workers", minimum=1))
 
     async def drain(self) -> None:

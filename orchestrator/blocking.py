@@ -209,7 +209,7 @@ class BlockingSupervisor:
     def scale(self, workers: int) -> None:
         """Change how many workers there are; those that are too many finish their jobs first."""
         thread = self._check_open()
-        thread.engine.check_open()
+        thread.engine.check_state()
         thread.wait(thread.engine.pool.scale, whole(workers, "workers", minimum=1))
 
     def drain(self) -> None:

@@ -84,7 +84,7 @@ async def test_one_poison_costs_the_others_little_time(workers: int, tmp_path: P
     assert took[1] < 1.5 * took[0] + 1
 
 
-@pytest.mark.parametrize(("count", "broken_for"), [(200, 2.0), pytest.param(1_000, 60.0, marks=soak)])
+@pytest.mark.parametrize(("count", "broken_for"), [(800, 2.0), pytest.param(1_000, 60.0, marks=soak)])
 async def test_an_environment_that_breaks_for_a_while(
     count: int, broken_for: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
