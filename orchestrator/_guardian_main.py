@@ -101,11 +101,12 @@ class PidfdWatch:
     """Linux: a file descriptor stands for the process, zombies count as gone."""
 
     def __init__(self, pid: int) -> None:
-        opened: int = os.pidfd_open(pid) if sys.platform == "linux" else -1
-        self._fd = opened
-        self._poll: Any = select.poll()
+        system: Any = os  # not every system has what is used here, and type checkers know
+        polls: Any = select
+        self._fd: int = system.pidfd_open(pid)
+        self._poll = polls.poll()
         for fd in (0, self._fd):
-            self._poll.register(fd, select.POLLIN)
+            self._poll.register(fd, polls.POLLIN)
 
     def wait(self, timeout: float) -> tuple[bool, bool]:
         ready = {fd for fd, _ in self._poll.poll(timeout * 1000)}
@@ -224,7 +225,8 @@ def prepare() -> None:
 
 def hear_the_rest(ledger: Ledger) -> None:
     """Read what the supervisor said last, without waiting for the pipe's end: somebody may hold it open."""
-    os.set_blocking(0, False)
+    if sys.platform != "win32":
+        os.set_blocking(0, False)
     try:
         while data := os.read(0, _LONGEST_LINE):
             ledger.read(data)

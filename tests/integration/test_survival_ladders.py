@@ -161,7 +161,7 @@ async def test_what_cannot_be_killed_is_said_everywhere(monkeypatch: pytest.Monk
 
 async def test_a_host_without_file_descriptors_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = KillSet.sweep
-    refused = []
+    refused: list[float] = []
 
     def refuse_twice(kill_set: KillSet, timeout: float) -> tuple[int, ...]:
         if len(refused) < 2:

@@ -127,7 +127,7 @@ def killed(host: Callable[[str], Host], mode: str) -> float:
     it.hear()
     if mode == "importing":
         wait_until(lambda: len(list(it.temp.glob("[0-9]*"))) == 8)
-        told = {"siblings": [], "workers": [], "strays": []}
+        told: dict[str, Any] = {"siblings": [], "workers": [], "strays": []}
     else:
         told = it.hear()
         assert len(told["workers"]) == 8 and len(told["strays"]) >= 8 and told["guardian"]
