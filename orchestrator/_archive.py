@@ -12,7 +12,9 @@ import msgspec
 from orchestrator import _codec, exceptions
 from orchestrator._models import DeathCertificate, ErrorRecord, Job, RetryPolicy, Status
 from orchestrator._store_rows import StoredOutcome
+from orchestrator.child._target import MAIN
 from orchestrator.exceptions import (
+    ConfigurationError,
     JobCrashed,
     JobError,
     JobFailed,
@@ -23,6 +25,8 @@ from orchestrator.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator._codec import Payload
     from orchestrator._record import Record
     from orchestrator._store_rows import StoredJob
@@ -30,24 +34,42 @@ if TYPE_CHECKING:
 
 # Options that travel by themselves: what the payload or a column of its own holds is not repeated.
 _OPTIONS = ("timeout", "queue_timeout", "total_timeout", "progress_timeout", "convert")
+# Of the job frame: what is learnt of the target, or said by the job's options.
+_NO_PART_OF_THE_CALL = ("kind", "tell", "key")
 _encode = msgspec.json.Encoder().encode
 # Where an error's message lies among its arguments is its class's business; these have data of their own.
 _ERRORS: dict[str, Any] = {name: getattr(exceptions, name) for name in exceptions.__all__}
 
 
-def options_of(job: Job, target: Target, reconcile: str | None) -> str:
-    """Return a job's options as JSON text; what it is called with is not among them."""
+def options_of(job: Job, target: Target, reconcile: str | None, main: Mapping[str, str] | None) -> str:
+    """Return a job's options as JSON text; what it is called with is not among them.
+
+    Args:
+        job: Whose options.
+        target: What is known of its target.
+        reconcile: Its reconcile function, by name.
+        main: This program's main module.
+    """
     options: dict[str, Any] = {name: getattr(job, name) for name in _OPTIONS}
     options["retry"] = None if job.retry is None else {f.name: getattr(job.retry, f.name) for f in fields(RetryPolicy)}
     options["limits"] = dict(job.limits)
     options["kind"] = target.kind
     options["reconcile"] = reconcile
+    if target.reference.startswith(f"{MAIN}:") or (reconcile or "").startswith(f"{MAIN}:"):
+        options["main"] = main
     return _encode({name: value for name, value in options.items() if value}).decode()
 
 
-def job_of(stored: StoredJob) -> tuple[Job, str | None]:
-    """Return the job of an earlier run, without its arguments, and the kind of its target."""
+def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str | None]:
+    """Return the job of an earlier run, without its arguments, and the kind of its target.
+
+    Raises:
+        ConfigurationError: If it is a function of another main module than this program's.
+    """
     options: dict[str, Any] = msgspec.json.decode(stored.options)
+    its = options.pop("main", None)
+    if its is not None and its != main:
+        raise ConfigurationError("job.target", f"is of the main module of another program, {' '.join(its.values())}")
     kind = options.pop("kind", None)
     retry = options.pop("retry", None)
     job = Job(
@@ -62,12 +84,11 @@ def job_of(stored: StoredJob) -> tuple[Job, str | None]:
 
 
 def fingerprint(payload: Payload) -> bytes:
-    """Return what tells one call from another: target and arguments, but neither options nor what is learnt of it."""
-    head = payload.head.replace(b'"tell":true,', b"", 1)
-    start = head.find(b',"kind":"')  # the first one is ours: a target's name has no quotes
-    if start >= 0:
-        head = head[:start] + head[head.index(b'",', start) + 1 :]
-    return blake2b(head + payload.body, digest_size=16).digest()
+    """Return what tells one call from another: target and arguments; not the options, nor what the job is called."""
+    head: dict[str, Any] = _codec.from_json(b"{" + payload.head[:-1] + b"}")
+    for name in _NO_PART_OF_THE_CALL:
+        head.pop(name, None)
+    return blake2b(_codec.to_json(head) + payload.body, digest_size=16).digest()
 
 
 def reconcile_payload(payload: Payload, target: Target, key: str | None) -> Payload:

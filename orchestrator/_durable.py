@@ -40,12 +40,19 @@ _FINAL = frozenset(map(str, Status))
 class DurableJobs(Jobs):
     """The jobs of a supervisor that has a journal."""
 
-    def keep_in(self, store: Store, last_fence: int) -> None:
-        """Use a journal that was opened."""
+    def keep_in(self, store: Store, last_fence: int, main: Mapping[str, str] | None) -> None:
+        """Use a journal that was opened.
+
+        Args:
+            store: The journal.
+            last_fence: The highest that an attempt of an earlier run had.
+            main: This program's main module, as children load it.
+        """
         self._store = store
         self._fence = last_fence
         self._targets = Targets(same_modules=False)
         self._untaken: dict[Record, list[asyncio.Future[None]]] = {}
+        self._main = main
         self._paths: dict[int, str] = {}
         # Of jobs that ended here and are open in the journal: what is known of their effects, should they come again.
         self._given_up: dict[int, dict[str, Done | None]] = {}
@@ -54,7 +61,13 @@ class DurableJobs(Jobs):
     # Coming
 
     def accept(self, record: Record) -> None:
-        """Have a job written; it is queued when that is done, unless the journal knows it already."""
+        """Have a job written; it is queued when that is done, unless the journal knows it already.
+
+        A stream is not written: its items are read while it runs, and nobody could read them again.
+        """
+        if record.read:
+            super().accept(record)
+            return
         if FAULTS:
             strike("C1")
         self._register(record)
@@ -85,7 +98,7 @@ class DurableJobs(Jobs):
         # Jobs of one map share theirs.
         if self._options[0] is not job:
             reconcile = None if job.reconcile is None else self._targets.resolve(job.reconcile).reference
-            self._options = job, _archive.options_of(job, target, reconcile)
+            self._options = job, _archive.options_of(job, target, reconcile, self._main)
         return StoredJob(
             record.id,
             record.identity,
@@ -174,7 +187,7 @@ class DurableJobs(Jobs):
                 effects[effect.key] = Done(ref) if effect.phase == "done" else None
         if effects:
             self._given_up[stored.id] = effects  # should what follows fail
-        job, kind = _archive.job_of(stored)
+        job, kind = _archive.job_of(stored, self._main)
         self.limits.check(job.limits, "job.limits")
         target = self._targets.resolve(stored.target)
         if kind is not None:
@@ -196,7 +209,7 @@ class DurableJobs(Jobs):
     def sending(self, attempt: Attempt, frame: bytes) -> bytes:
         """Have the attempt written; one that may act outside is sent only then."""
         record = attempt.record
-        if record.job.effects not in _WRITTEN_FIRST or record.asking is not None:
+        if record.job.effects not in _WRITTEN_FIRST or record.asking is not None or not record.kept:
             self._note_attempt(attempt, "leased")
             if FAULTS:
                 self._loop.call_soon(strike, "C5")
@@ -226,7 +239,8 @@ class DurableJobs(Jobs):
 
     def spill(self, attempt: Attempt, path: str) -> None:
         """Write a large payload to a file, then send the job."""
-        if attempt.record.job.effects in _WRITTEN_FIRST and attempt.record.asking is None:
+        record = attempt.record
+        if record.job.effects in _WRITTEN_FIRST and record.asking is None and record.kept:
             self._paths[attempt.fence] = path  # when the attempt is written
         else:
             super().spill(attempt, path)
@@ -378,4 +392,10 @@ class _Shared:
             follower.listener.event(follower, event)
 
     def called(self, record: Record, index: int, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+        if self._first is NOBODY:
+            # Taken up from an earlier run: who submitted the job again has the functions.
+            for follower in self._followers:
+                if follower.payload.callbacks:
+                    follower.listener.called(follower, index, args, kwargs)
+                    return
         self._first.called(record, index, args, kwargs)

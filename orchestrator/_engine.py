@@ -24,7 +24,7 @@ from orchestrator._models import Status
 from orchestrator._persist import outlast
 from orchestrator._pool import Pool, by_lots
 from orchestrator._queue import Caution, Queue
-from orchestrator._recipe import recipe_of
+from orchestrator._recipe import main_module, recipe_of
 from orchestrator._recovery import Recovery, Witnesses
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
@@ -98,7 +98,9 @@ class Engine:
         self._guardian = Guardian(self.log, options.secrets)
         witness: Witness = self._guardian
         if isinstance(self.jobs, DurableJobs) and options.journal is not None:
-            self._recovery = Recovery(options.journal, self.jobs, self.log, self.in_thread, self._journal_moved)
+            self._recovery = Recovery(
+                options.journal, self.jobs, self.log, self.in_thread, self._journal_moved, main_module()
+            )
             witness = Witnesses(self._guardian, self._recovery.store)
         self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, witness)
         if options.isolation == "inline":

@@ -105,6 +105,14 @@ class Recipe:
         return path
 
 
+def main_module() -> dict[str, str] | None:
+    """Return how children load this program's main module, or None where they can't."""
+    try:
+        return main_of_host("")
+    except TargetError:
+        return None
+
+
 def recipe_of(
     options: Options,
     folder: Callable[[], str],
@@ -113,10 +121,7 @@ def recipe_of(
     witness: Witness | None = None,
 ) -> Recipe:
     """Return the recipe that a supervisor's options ask for."""
-    try:
-        main = main_of_host("")
-    except TargetError:
-        main = None
+    main = main_module()
     init: dict[str, Any] = {
         "secrets": {name: os.environ[name] for name in options.secrets},
         "argv": list(sys.argv),

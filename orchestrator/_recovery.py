@@ -13,7 +13,7 @@ from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from orchestrator._durable import DurableJobs
     from orchestrator._journal import Journal
@@ -35,6 +35,7 @@ class Recovery:
         log: Logs an event.
         in_thread: Runs a blocking function in a thread.
         moved: Called when the journal cannot be written for now, and when it can again.
+        main: This program's main module, as children load it.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Recovery:
         log: Callable[..., None],
         in_thread: InThread,
         moved: Callable[[], None],
+        main: Mapping[str, str] | None,
     ) -> None:
         self._path = journal.path
+        self._main = main
         self._jobs = jobs
         self._log = log
         self._in_thread = in_thread
@@ -60,7 +63,7 @@ class Recovery:
             JournalError: If it cannot be opened.
         """
         self._opened = opened = await self.store.open()
-        self._jobs.keep_in(self.store, opened.last_fence)
+        self._jobs.keep_in(self.store, opened.last_fence, self._main)
         if opened.births:
             self._log("journal.sweep_started", children=len(opened.births))
             survivors = await self._in_thread(_sweep, opened.births)

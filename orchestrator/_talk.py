@@ -74,7 +74,7 @@ class Talk:
                     self.credit(record, 1)
             case _frames.Called():
                 listener.called(record, frame.index, frame.args, frame.kwargs)
-                if not self._bounds_calls:
+                if not self._bounds_calls or not record.payload.callbacks:
                     self.credit(record, 1, calls=True)
             case _frames.Made():
                 listener.event(record, Artifact(path=frame.path, name=frame.name, attempt=number))
@@ -114,7 +114,7 @@ class Talk:
 
     def credit(self, record: Record, count: int, *, calls: bool = False) -> None:
         """Let the job send so many items (or calls of callbacks) more."""
-        attempt = record.attempt
+        attempt = (record.leader or record).attempt
         if attempt is not None:
             frame: dict[str, Any] = {"type": "credit", "fence": attempt.fence, "n": count}
             attempt.worker.send({**frame, "calls": True} if calls else frame)
