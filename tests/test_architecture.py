@@ -95,7 +95,7 @@ TABLE = {
     ),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
-    "_archive": row(f"{VALUES} _codec _store_rows", packages="msgspec"),
+    "_archive": row(f"{VALUES} _codec _store_rows child", packages="msgspec"),
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
     "_guarded_loop": row(),
