@@ -193,7 +193,8 @@ class Job:
         retry: When to attempt again; never by default.
         limits: Units of named limits the job needs while it runs, for example `{"api": 1}`.
         priority: Jobs with a higher number are dispatched first.
-        key: Your name for the job; appears in outcomes, events and logs.
+        key: Your name for the job; appears in outcomes, events and logs. In a journal it is the job's identity: a job
+            that is submitted under a known key is that job, and gets its outcome.
         effects: What running it twice would mean: `pure` and `idempotent` jobs may run again; an `external` one acts
             outside, between `child.effect_begin` and `child.effect_done`, and is `indeterminate` if it dies there; of
             an `at_most_once` one no second attempt is ever made after one that may have begun.

@@ -63,12 +63,12 @@ def sessions() -> list[str]:
     return [block for block in blocks if any(not line.startswith("$ ") for line in block.splitlines())]
 
 
-def test_the_guide_shows_four_sessions() -> None:
-    assert [block.split()[1] for block in sessions()] == ["orchestrator", "jq", "seq", "orchestrator"]
+def test_the_guide_shows_five_sessions() -> None:
+    assert [block.split()[1] for block in sessions()] == ["orchestrator", "jq", "seq", "orchestrator", "orchestrator"]
 
 
 @needs_shell
-@pytest.mark.parametrize("last", [1, 2, 3])
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
 def test_the_guide_prints_what_it_says(last: int, folder: Path) -> None:
     # The second session reads what the first one wrote.
     for block in sessions()[:2] if last == 1 else sessions()[last : last + 1]:

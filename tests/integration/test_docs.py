@@ -29,6 +29,12 @@ VARYING = (
     (re.compile(r"after \d+\.\d s"), "after T s"),
     (re.compile(r"worker='w\d+'"), "worker='w'"),
     (re.compile(r"pid=\d+"), "pid=N"),
+    (re.compile(r"child \d+ "), "child N "),
+    (re.compile(r"\b\d\d\d\d-\d\d-\d\d "), "DAY "),
+    (re.compile(r"\b\d\d:\d\d:\d\d([+-]\d\d:\d\d)?\b"), "TIME"),
+    (re.compile(r"\bin \d+\.\d s\b"), "in T s"),
+    (re.compile(r"rate: \d+\.\d tasks"), "rate: R tasks"),
+    (re.compile(r", \d+ restarts?$"), ", N restarts"),
 )
 
 
@@ -104,7 +110,8 @@ def run(command: str, folder: Path) -> tuple[str, str]:
         name, _, env[name] = words.pop(0).partition("=")
     words[:1] = {"python": [sys.executable], "orchestrator": [sys.executable, "-m", "orchestrator"]}[words[0]]
     ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
-    return ended.stdout, ended.stderr
+    # What a shell says of a program that was killed.
+    return ended.stdout, ended.stderr + ("Killed\n" if ended.returncode == -9 else "")
 
 
 def difference(expected: list[str], stdout: str, stderr: str) -> str:
@@ -200,7 +207,7 @@ def logged_names() -> Iterator[str]:
             logs = (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in ("log", "debug")
+                and node.func.attr in ("log", "_log", "debug")
             )
             for part in ast.walk(node.args[0]) if logs and node.args else ():
                 if isinstance(part, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]+", str(part.value)):
