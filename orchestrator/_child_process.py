@@ -120,6 +120,7 @@ class Child:
         self._eof_timer: asyncio.TimerHandle | None = None
         self._process: anyio.abc.Process | None = None
         self._birth: Birth | None = None
+        self._held_back: list[bytes] | None = None  # frames, until it said hello
         self._announcing: asyncio.Future[None] | None = None
         self._killing: asyncio.Event | None = None  # set when the thread that kills strays is done
         self._kill_after = False
@@ -175,7 +176,10 @@ class Child:
         """Send the first bytes; user code runs only when everybody who must know of this process knows."""
         assert self._pipes is not None
         self.pid = process.pid
-        self.killset = KillSet(self.pid, marker)
+        job_objects = self._recipe.job_objects
+        self.killset = KillSet(self.pid, marker, job_object=None if job_objects is None else job_objects.hold(self.pid))
+        if self.killset.job_object is not None:
+            self._held_back = []
         self._pipes.attach(process, self._received, self._ended, self.stderr.feed)
         self._pipes.write(_launch.preamble(self.nonce, own=self._recipe.command is None))
         self._addressed = True
@@ -193,9 +197,28 @@ class Child:
                     raise
                 return  # killed before everybody knew of it, and who is told may be waiting for a full disk
         init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init}
-        if witness is None or not witness.guards:
+        if self.killset.job_object is None and (witness is None or not witness.guards):
             init["parent"] = os.getpid()
         self.send(init)
+
+    def said_hello(self, pid: int) -> None:
+        """Send what it was not to get before all that runs user code is in the job.
+
+        A venv's `python.exe` on Windows, or the program of a frozen app, starts another one that is the child. It may
+        have done so before it was put into the job itself; then the other one is put in now.
+        """
+        if self._held_back is None:
+            return
+        assert self.killset is not None
+        try:
+            if pid != self.pid:
+                self.killset.adopt(pid)
+        except OSError as error:
+            if self._recipe.job_objects is not None:
+                self._recipe.job_objects.refused(error)
+        frames, self._held_back = self._held_back, None
+        for data in frames:
+            self.deliver(data)
 
     async def live(self) -> None:
         """Wait for the process to end, then empty its kill set and remove its temp folder."""
@@ -220,6 +243,8 @@ class Child:
             self.survivors = self.buried.survivors = await self._recipe.in_thread(self._bury)
         finally:
             await self._pipes.aclose()
+            if self.killset is not None:
+                self.killset.close()
             if self._birth is not None and self._recipe.witness is not None:
                 self._recipe.witness.buried(self._birth)
             self.buried.set()
@@ -264,6 +289,9 @@ class Child:
         """Send whole frames, encoded; nobody can have anything to say to a child that is not there yet."""
         # An answer for the one before it, say, that came late: it would stand before the first bytes.
         if not self._addressed:
+            return
+        if self._held_back is not None:
+            self._held_back.append(data)
             return
         if self._trace is not None:
             self._trace("child.frames_sent", child=self.name, frames=self._readable(data))

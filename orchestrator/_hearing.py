@@ -141,6 +141,7 @@ class Hearing:
             self._worker.misbehave("its hello is not an answer to ours")
         else:
             self._greeted = True
+            self._child.said_hello(frame.pid)
 
     def _bad_frame(self, line: bytes, problem: str) -> None:
         worker = self._worker

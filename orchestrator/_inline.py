@@ -186,6 +186,9 @@ class InlineChild:
 
     # Frames from the worker
 
+    def said_hello(self, pid: int) -> None:
+        """Hear of its hello, which changes nothing."""
+
     def deliver(self, data: bytes) -> None:
         """Take whole frames, encoded."""
         for line in data.split(b"\n"):

@@ -6,6 +6,7 @@ A kill set starts with the child, the root. A process belongs to it if one of th
 - it is in the root's process group, or in a session that a member is or was in (a session is only ever entered by
   descent, so every session of a member except those of this process is the set's own);
 - its environment carries the marker of the root's generation (inherited by all that is started, unless they drop it);
+- on Windows, it is in the root's Job Object, which `orchestrator._jobobject` describes;
 - it was found once, by any of these, and is still the same process.
 
 This process and its ancestors are never members. A process is told from a later one with its number by its start
@@ -31,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from orchestrator._jobobject import JobObject
     from orchestrator._killset_process import System
 
 __all__ = ("MARKER", "Identity", "KillSet", "now")
@@ -44,6 +46,8 @@ _LOOK_AGAIN = 0.25
 # few. Nobody who shows none for longer is waited for.
 _LONGEST_CHANGE = 0.25
 _CHANGE_PAUSE = 0.002
+# How often a job is looked at that was ended and is not yet empty: ending takes a millisecond or so.
+_JOB_PAUSE = 0.002
 # Remembered processes are looked over when there are this many, so that a child which starts a million of them one
 # after another costs no memory.
 _REMEMBERED = 512
@@ -75,14 +79,25 @@ class KillSet:
         pid: The root, right after it was spawned, or later together with `started`.
         marker: Its generation's value of `MARKER`: a word.
         started: When the root started, if that was recorded earlier (by another process, say).
+        job_object: What holds the root and all that it starts, on Windows; the kill set closes it.
         system: The operating system; for tests.
 
     Attributes:
         root: The root's identity.
+        job_object: What holds it and all that it starts, on Windows.
     """
 
-    def __init__(self, pid: int, marker: str, *, started: float | None = None, system: System | None = None) -> None:
+    def __init__(
+        self,
+        pid: int,
+        marker: str,
+        *,
+        started: float | None = None,
+        job_object: JobObject | None = None,
+        system: System | None = None,
+    ) -> None:
         self._system = system or _SYSTEM
+        self.job_object = job_object
         self._marker = marker.encode()
         if started is None:
             found = self._system.look(pid)
@@ -121,10 +136,26 @@ class KillSet:
         """Return all living members, the root included."""
         return [process.identity for process in self._scan()[0].values()]
 
+    def adopt(self, pid: int) -> None:
+        """Put a descendant into the job too: what the root started before it was put in itself is outside.
+
+        Raises:
+            OSError: If Windows refuses it.
+        """
+        if self.job_object is not None:
+            self.job_object.assign(pid, lambda: any(found.pid == pid for found in self.descendants()))
+
+    def close(self) -> None:
+        """Close the job, if there is one; it may be done again."""
+        if self.job_object is not None:
+            self.job_object.close()
+
     def kill_now(self) -> None:
         """Strike the first blow, quickly: kill the root, its group and its descendants; `sweep` finds the others."""
         self.descendants()
-        # The group first: that is one blow, from which no fork escapes.
+        # The group, or the job, first: that is one blow, from which no fork escapes.
+        if self.job_object is not None:
+            self.job_object.terminate()
         self._system.kill_group(self.root)
         self._system.kill(self.root)
         for pid, started in self._remembered.items():
@@ -136,7 +167,7 @@ class KillSet:
         Returns:
             The pids that still live: they belong to another user, or wait for a disk.
         """
-        return self._empty(lambda members, table: members, timeout)
+        return self._empty(lambda members, table: members, timeout, self.job_object)
 
     def kill_started_since(self, moment: float, keep: Collection[int], timeout: float) -> tuple[int, ...]:
         """Kill what was started at or after a moment; the root is left alone.
@@ -193,6 +224,8 @@ class KillSet:
         youngest = self.root.started - self._system.tick
         dead_too = self._system.parents_last
         fresh = [Identity(pid, at) for pid, at in self._remembered.items() if dead_too or _has(table, pid, at)]
+        held = () if self.job_object is None else self.job_object.pids()
+        fresh += [table[pid].identity for pid in held if pid in table]
         fresh += [
             process.identity
             for process in table.values()
@@ -264,13 +297,19 @@ class KillSet:
 
     # Killing
 
-    def _empty(self, select: Callable[[_Table, _Table], _Table], timeout: float) -> tuple[int, ...]:
-        """Kill what `select` chooses of the members until it chooses none."""
+    def _empty(
+        self, select: Callable[[_Table, _Table], _Table], timeout: float, job: JobObject | None = None
+    ) -> tuple[int, ...]:
+        """Kill what `select` chooses of the members until it chooses none, and a job, if given, is empty."""
         end = time.monotonic() + timeout
         patient_until = min(end, time.monotonic() + _LONGEST_CHANGE)
         while True:
+            if job is not None:
+                self.descendants()  # the last chance to hear of those who are outside the job
+                job.terminate()
             victims = self._freeze(select, end)
-            if not victims:
+            held = [] if job is None else job.pids()
+            if not victims and not held:
                 if not self._changing or time.monotonic() >= patient_until:
                     return ()
                 time.sleep(_CHANGE_PAUSE)
@@ -282,8 +321,11 @@ class KillSet:
             until = min(end, time.monotonic() + _LOOK_AGAIN)
             for process in victims.values():
                 self._system.wait_gone(process.identity, until - time.monotonic())
+            if held:
+                # Listed until the kernel has ended them; nothing tells when.
+                time.sleep(max(0.0, min(_JOB_PAUSE, until - time.monotonic())))
             if time.monotonic() >= end:
-                return tuple(sorted(select(*self._scan())))
+                return tuple(sorted({*select(*self._scan()), *(() if job is None else job.pids())}))
 
     def _freeze(self, select: Callable[[_Table, _Table], _Table], end: float) -> _Table:
         """Stop what `select` chooses, and look again, until nobody was added: the stopped cannot start any more.

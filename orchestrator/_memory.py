@@ -29,7 +29,9 @@ SELDOM = 1.0
 # The thread may be in the middle of a look at a process that waits for a disk.
 _LEAVE = 1.0
 
-_PAGE = os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 4096
+_PAGE = 4096
+if sys.platform == "linux":
+    _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Scale:

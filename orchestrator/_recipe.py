@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator._jobobject import JobObjects
 from orchestrator._targets import main_of_host
 from orchestrator.exceptions import LaunchError, TargetError
 
@@ -75,6 +76,7 @@ class Recipe:
         trace: Logs launches and frames, for debugging.
         abandoned: Inline children that were given up, and of which something still runs.
         witness: Is told of every child that is a process.
+        job_objects: Makes the Job Objects of children, on Windows.
     """
 
     command: Sequence[str] | None
@@ -88,6 +90,7 @@ class Recipe:
     trace: Callable[..., None] | None = None
     abandoned: set[object] = field(default_factory=set)
     witness: Witness | None = None
+    job_objects: JobObjects | None = None
 
     def make_folder(self, name: str) -> str:
         """Make the temp folder of a child, and return its path.
@@ -141,4 +144,5 @@ def recipe_of(
         inline=options.isolation == "inline",
         trace=logger.debug if logger.debugging else None,
         witness=witness,
+        job_objects=JobObjects(logger.log),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
     from orchestrator._pipes import Pipes
 
 
+# A group of its own, without which CTRL_BREAK would reach this process too; and no console window that pops up where
+# the host has none. Not DETACHED_PROCESS: what stands between us and the child would open a console for it.
+_CREATION_FLAGS = 0
+if sys.platform == "win32":
+    _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+
+
 class NoSpawn(Exception):
     """Raised when the running loop cannot start processes at all, whatever the command."""
 
@@ -22,7 +31,7 @@ class NoSpawn(Exception):
 async def spawn(
     command: Sequence[str], pipes: Pipes, *, env: Mapping[str, str], cwd: str | None = None
 ) -> anyio.abc.Process:
-    """Start a process in a session of its own, on the other ends of `pipes`.
+    """Start a process in a session of its own (on Windows a process group), on the other ends of `pipes`.
 
     Raises:
         NoSpawn: If this loop cannot spawn.
@@ -30,7 +39,12 @@ async def spawn(
     """
     try:
         return await anyio.open_process(
-            command, cwd=cwd, env=env, start_new_session=os.name == "posix", **pipes.arguments
+            command,
+            cwd=cwd,
+            env=env,
+            start_new_session=os.name == "posix",
+            creationflags=_CREATION_FLAGS,
+            **pipes.arguments,
         )
     except OSError as error:
         raise LaunchError(f"cannot start {command[0]}: {error}") from error

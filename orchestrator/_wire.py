@@ -62,9 +62,11 @@ FOLDER = "orchestrator-"
 RUNNING_FILE = "running"
 STACK_FILE = "stack"
 
-# Exit codes with a meaning of their own: stdin ended, so the parent is gone; and the protocol cannot go on.
+# Exit codes with a meaning of their own: stdin ended, so the parent is gone; the protocol cannot go on; and, on
+# Windows, where there are no signals, the supervisor killed it.
 EXIT_PARENT_GONE = 113
 EXIT_PROTOCOL = 114
+EXIT_KILLED = 115
 
 
 _SPACE = frozenset((" ", "\t", "\r", "\n"))

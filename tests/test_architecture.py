@@ -87,7 +87,8 @@ TABLE = {
     "_stacks": row(),
     "_launch": row("exceptions _wire child _frozen _killset_process", packages="psutil"),
     # A child, and one without a process.
-    "_recipe": row("exceptions _targets"),
+    "_jobobject": row("_wire"),
+    "_recipe": row("exceptions _targets _jobobject"),
     "_spawn": row("exceptions", packages="anyio"),
     "_guardian": row("exceptions _persist _launch _killset _pipes _spawn", packages="anyio"),
     "_child_process": row(

@@ -91,6 +91,8 @@ class FakeChild:
         self._owner.died(self, self._end.result())
         self.buried.set()
 
+    def said_hello(self, pid: int) -> None: ...
+
     def deliver(self, data: bytes) -> None:
         for line in data.splitlines():
             self._hear(json.loads(line))
