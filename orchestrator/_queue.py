@@ -120,7 +120,7 @@ class Queue:
         self._turned: tuple[Worker, Record] | None = None  # whose child is to be replaced, for which job
 
     def _lane_of(self, record: Record) -> Lane:
-        if record.suspect:
+        if record.is_on_probation:
             return self._suspects
         kind = record.target.kind
         flavour = "any" if kind is None else "async" if kind in ("async", "async_generator") else "plain"
@@ -132,9 +132,9 @@ class Queue:
 
     def put(self, record: Record, *, front: bool = False) -> None:
         """Add a job; `pump` sends it."""
-        if record.suspect:
+        if record.is_on_probation:
             self._any_suspects = True
-        if self._lane_of(record).push(record, front=front) or record.job.limits or record.suspect:
+        if self._lane_of(record).push(record, front=front) or record.job.limits or record.is_on_probation:
             self._full = False  # it may be one that somebody takes, though nobody took the first of another line
 
     def dropped(self) -> None:
@@ -225,7 +225,7 @@ class Queue:
             grant.release()
             if record.state == "queued":
                 lane.push(record, front=True)
-                self._any_suspects |= record.suspect
+                self._any_suspects |= record.is_on_probation
             return
         record.grant = grant
         worker.lease(record)
@@ -283,7 +283,7 @@ class Queue:
     def _send_alone(self, lane: Lane, record: Record, *, trial: bool) -> bool:
         worker = next((worker for worker in self._workers if not worker.held and worker.takes(record)), None)
         if worker is None:
-            if record.suspect:
+            if record.is_on_probation:
                 self._freshen(record)
             else:
                 self._consider_turning(record)

@@ -131,7 +131,7 @@ class Record:
         self.abandoned = False  # nobody wants another attempt
         self.survivors: tuple[int, ...] = ()
         self.forgiven = 0  # deaths that were the environment's fault
-        self.suspect = False  # it ran when a child died: from now on it runs alone, in a child that has run nothing
+        self.suspect = False  # it ran when a child died: from now on it runs alone
         self.effects: dict[str, Done | None] | None = None  # by key; None as long as the effect may be in the making
         self.asking: Question | None = None  # its reconcile function is called instead of its target
         self.identity = job.key  # what the journal knows it by
@@ -166,6 +166,11 @@ class Record:
         except _state.IllegalStep as error:
             raise _state.IllegalStep(f"job {self.id} (attempt {self.attempts}): {error}") from None
         return effects
+
+    @property
+    def is_on_probation(self) -> bool:
+        """Whether a child died of it alone: it runs in a child that has run nothing, one such job at a time."""
+        return self.deaths > 0 or self.forgiven > 0
 
     def disarm(self) -> None:
         """Forget timers and requests of a job that is settled."""

@@ -120,7 +120,7 @@ class Worker:
 
     def takes(self, record: Record) -> bool:
         """Return whether its child may be sent this job now."""
-        if not self.is_open() or self.leases is None or (record.suspect and not self.is_fresh):
+        if not self.is_open() or self.leases is None or (record.is_on_probation and not self.is_fresh):
             return False
         flavour = self.flavour
         kind = record.target.kind
