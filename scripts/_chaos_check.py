@@ -267,22 +267,21 @@ def _size(books: Books) -> Iterator[Check]:
             lives[line[2]].append(line)
     longest = max(lives.values(), key=lambda each: each[-1][3], default=[])
     warm = [line for line in longest if line[3] >= _WARM]
-    jobs = warm[-1][3] - warm[0][3] if warm else 0
     quarter = max(1, len(warm) // 4)
     first, last = warm[:quarter], warm[-quarter:]
-    if not warm:
-        yield Check(True, "memory and descriptors: no life was long enough to tell")
+    jobs = int(median(line[3] for line in last) - median(line[3] for line in first)) if warm else 0
+    if jobs < _LEAST_JOBS:
+        yield Check(True, "memory and descriptors: not judged, no life of the host was long enough")
         return
     growth = median(line[4] for line in last) - median(line[4] for line in first)
-    text = (
-        f"the longest life settled {longest[-1][3]:,} jobs with {growth / MB:+.1f} MiB between first and last quarter"
-    )
-    yield Check(jobs < _LEAST_JOBS or growth < GROWTH * jobs, f"{text} (at most {GROWTH * jobs / MB:.1f} allowed)")
-    grown = min(line[5] for line in last) - min(line[5] for line in first)
     yield Check(
-        jobs < _LEAST_JOBS or grown <= _DESCRIPTORS,
-        f"and {grown:+d} file descriptors, at most {max(line[5] for line in longest)} at a time",
+        growth < GROWTH * jobs,
+        f"the longest life grew by {growth / MB:.1f} MiB in {jobs:,} jobs (at most {GROWTH * jobs / MB:.1f}), "
+        f"beside {longest[-1][6] / MB:.1f} MiB of the journal's pages",
     )
+    grown = min(line[5] for line in last) - min(line[5] for line in first)
+    most = max(line[5] for line in longest)
+    yield Check(grown <= _DESCRIPTORS, f"and by {grown} file descriptors, of which it had {most} at most")
 
 
 def note_recoveries(books: Books, strikes: Strikes) -> None:
