@@ -69,6 +69,7 @@ def test_a_command_that_is_no_program_is_not_tried(tmp_path: Path) -> None:
     assert " child  " not in out
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a script of a POSIX shell")
 def test_a_command_that_is_no_python_fails_at_once_and_says_what_it_said(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("#!/bin/sh\necho this is no Python >&2\nexit 3\n")

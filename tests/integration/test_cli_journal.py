@@ -203,6 +203,7 @@ def test_wrong_usage(folder: Path, options: list[str], problem: str) -> None:
     assert not (folder / "out.jsonl").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
 def test_a_second_process_is_refused(folder: Path) -> None:
     (folder / "hold").mkdir()
     os.mkfifo(folder / "gate")

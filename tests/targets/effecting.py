@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
 
 from orchestrator import child
 
@@ -15,8 +13,7 @@ def _add(path: str, line: str) -> None:
 
 
 def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    os._exit(9)  # as hard as a signal, and on Windows too
 
 
 def post(path: str, die: str = "") -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 from orchestrator import (
     BlockingSupervisor,
     Job,
     JobHandle,
+    Journal,
     Limit,
     Outcome,
     RestartPolicy,
@@ -19,7 +21,17 @@ from orchestrator import (
     child,
     freeze_support,
 )
-from orchestrator.exceptions import JobCrashed, JobError, JobFailed, JobTimedOut, OrchestratorError, PayloadError
+from orchestrator.exceptions import (
+    JobCrashed,
+    JobError,
+    JobFailed,
+    JobIndeterminate,
+    JobTimedOut,
+    JournalError,
+    JournalInUse,
+    OrchestratorError,
+    PayloadError,
+)
 from orchestrator.testing import nothing_left
 
 
@@ -36,6 +48,10 @@ def crawl(seed: str) -> Iterator[str]:
 
 
 def show(done: int) -> None: ...
+
+
+def is_posted(key: str | None, url: str, depth: int = 1) -> bool | None:
+    return None
 
 
 async def jobs() -> AsyncIterator[Job]:
@@ -103,7 +119,16 @@ def right_options() -> None:
         restart=RestartPolicy(backoff=timedelta(seconds=1)),
         grace=timedelta(seconds=1),
         on_exit="cancel",
+        max_rss=2**30,
+        memory_limit=2**31,
+        max_age=timedelta(hours=1),
+        hang_timeout=timedelta(minutes=1),
+        spares=1,
+        journal=Journal("runs.db", durability="power", keep=timedelta(days=30)),
     )
+    BlockingSupervisor(journal=Journal(Path("runs.db"), keep=None))
+    Job(scrape, effects="external", reconcile=is_posted)
+    Job(scrape, effects="external", reconcile="package.module:function")
     Job("m:C.method", init={"a": 1}, effects="external", convert="json", priority=2, key="k")
     RetryPolicy(on=ValueError)
     RetryPolicy(on=["timeout", OSError])
@@ -130,6 +155,10 @@ def right_child_calls() -> None:
     child.log("text", level="warning", page=3)
     with child.permit("api", weight=2):
         pass
+    effect = child.effect_begin("post")
+    assert_type(effect.done, bool)
+    assert_type(effect.ref, Any)
+    child.effect_done("post", ref={"id": 1})
     assert_type(child.stop_requested(), bool)
     assert_type(child.resource("client", dict[str, int]), dict[str, int])
 
@@ -142,6 +171,10 @@ def right_exceptions(error: JobError) -> None:
         assert_type(error.certificate.stderr, tuple[str, ...])
     if isinstance(error, JobTimedOut):
         assert_type(error.stack, str)
+    if isinstance(error, JobIndeterminate):
+        assert_type(error.effect, str | None)
+    in_use: JournalError = JournalInUse("runs.db", "is in use")
+    assert_type(in_use.path, str)
     assert_type(PayloadError("args[0]", "…").path, str)
     freeze_support()
 
@@ -177,6 +210,12 @@ def wrong_options() -> None:
     Job(scrape, timeout="3")  # type: ignore[arg-type]
     Job(scrape, effects="none")  # type: ignore[arg-type]
     Job(scrape, retry=3)  # type: ignore[arg-type]
+    Job(scrape, effects="external", reconcile=True)  # type: ignore[arg-type]
+    Supervisor(journal="runs.db")  # type: ignore[arg-type]
+    Supervisor(memory_limit="2G")  # type: ignore[arg-type]
+    Journal("runs.db", "power")  # type: ignore[call-arg]
+    Journal("runs.db", durability="disk")  # type: ignore[arg-type]
+    child.effect_begin(3)  # type: ignore[arg-type, unused-awaitable]
     Job()  # type: ignore[call-arg]
     Job(scrape).timeout = 3  # type: ignore[misc]
     Limit(3)  # type: ignore[arg-type]
