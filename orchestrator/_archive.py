@@ -116,7 +116,7 @@ def outcome_of(
         typed=typed is not None,
         error=None if error is None else _error_text(error),
         attempts=record.attempts,
-        deaths=record.deaths,
+        deaths=record.killed,
         seconds=record.run_seconds,
         worker=record.worker,
     )

@@ -420,7 +420,7 @@ class Jobs:
         if acts and self.effects.take(record, f"crashed: {certificate}", died=True, ask=not given_up):
             return
         if given_up:
-            self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.deaths)
+            self._logger.log("job.quarantined", "error", job=record.id, key=record.job.key, deaths=record.killed)
             self._settle(record, Status.QUARANTINED, error=_verdicts.quarantined(record, certificate))
         elif not self._retry(record, "crash", charged=charged):
             self._settle(record, Status.CRASHED, error=_verdicts.crashed(record, certificate))

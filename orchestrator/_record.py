@@ -170,7 +170,12 @@ class Record:
     @property
     def is_on_probation(self) -> bool:
         """Whether a child died of it alone: it runs in a child that has run nothing, one such job at a time."""
-        return self.deaths > 0 or self.forgiven > 0
+        return self.killed > 0
+
+    @property
+    def killed(self) -> int:
+        """How many children died while they ran it, whoever was to blame."""
+        return self.deaths + self.forgiven
 
     def disarm(self) -> None:
         """Forget timers and requests of a job that is settled."""

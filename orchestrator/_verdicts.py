@@ -85,7 +85,7 @@ def crashed(record: Record, certificate: DeathCertificate) -> JobCrashed:
 
 def quarantined(record: Record, certificate: DeathCertificate) -> JobQuarantined:
     """Return the error of a job that killed too many children."""
-    text = f"killed its child {record.deaths} times and is given up; the last time: {certificate}"
+    text = f"killed its child {record.killed} times and is given up; the last time: {certificate}"
     return _error(JobQuarantined, record, text, certificate=certificate)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ import gates
 import pytest
 
 from orchestrator import Job, Outcome, RestartPolicy, RetryPolicy, Supervisor
-from orchestrator.exceptions import JobCrashed, PoolBroken
+from orchestrator.exceptions import JobCrashed, JobQuarantined, PoolBroken
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="dies by signals")
 AGAIN = RetryPolicy(attempts=5, on="crash", backoff=0.05)
@@ -134,3 +135,12 @@ async def test_a_child_killed_in_the_middle_of_a_job_is_replaced_at_once(rounds:
         assert supervisor.statistics().restarts == rounds
     print(f"{rounds} kills: a job's result from the next child after at most {max(waits) * 1e3:.0f} ms")
     assert max(waits) < 5, "no wait between two starts"
+
+
+async def test_a_job_that_was_forgiven_to_the_end_says_how_many_children_it_killed() -> None:
+    async with Supervisor(workers=1) as supervisor:
+        for _ in range(2):
+            assert (await (await supervisor.submit("os:_exit", 3)).outcome()).status == "crashed"
+        outcome = await (await supervisor.submit(Job("os:_exit", args=(3,), retry=AGAIN))).outcome()
+    assert isinstance(outcome.error, JobQuarantined)
+    assert re.search(r" killed its child [34] times and is given up", str(outcome.error))
