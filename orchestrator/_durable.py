@@ -263,7 +263,11 @@ class DurableJobs(Jobs):
 
     def answered(self, attempt: Attempt, frame: _frames.Result | _frames.Error) -> None:
         """An attempt ended with a frame."""
-        self._note_attempt(attempt, "ended", attempt.why or ("error" if type(frame) is _frames.Error else "succeeded"))
+        failed = type(frame) is _frames.Error
+        # A result that crossed with the cancel counts all the same.
+        crossed = attempt.why == "cancelled" and not failed
+        ended = "succeeded" if crossed else attempt.why or ("error" if failed else "succeeded")
+        self._note_attempt(attempt, "ended", ended)
         super().answered(attempt, frame)
 
     def returned(self, attempt: Attempt, kind: str | None = None) -> None:

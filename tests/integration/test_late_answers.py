@@ -1,17 +1,21 @@
-"""An answer for a child that is dead never reaches the one that takes its place."""
+"""Answers that come late: for a child that is dead, and for somebody who has cancelled."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import chores
+import doors
 import pytest
+from gates import Gate
 
-from orchestrator import Supervisor, _frames
+from orchestrator import Journal, Supervisor, _frames
 from orchestrator._child_process import Child
 from orchestrator._effects import Effects
+from orchestrator._store_file import open_journal
 
 
 async def test_a_frame_that_comes_while_a_child_is_spawned_does_not_spoil_its_start(
@@ -51,3 +55,22 @@ def test_an_effect_is_acknowledged_to_nobody_when_its_attempt_is_over() -> None:
     effects.begun(attempt, _frames.EffectBegin(fence=7, key="other", request=2))
     noted.pop()()
     assert [frame["key"] for frame in sent] == ["other"]
+
+
+async def test_the_journal_has_a_result_that_crossed_with_a_cancel_as_a_success(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with (
+        asyncio.timeout(30),
+        Gate() as gate,
+        Supervisor(workers=1, grace=20, journal=Journal(path)) as supervisor,
+    ):
+        handle = await supervisor.submit(doors.stand_deaf, gate.port)
+        await gate.arrived()
+        handle.cancel()
+        gate.open()
+        outcome = await handle.outcome()
+        assert (outcome.status, outcome.value) == ("succeeded", "answered too late")
+    database = open_journal(str(path), "power", create=False)
+    attempts = database.connection.execute("SELECT state, outcome FROM attempts").fetchall()
+    database.close()
+    assert attempts == [("ended", "succeeded")]
