@@ -274,11 +274,13 @@ class Queue:
     def stranger(self) -> tuple[Lane, Record | None]:
         """Return a job that has not been near a death, if one waits, and its lane."""
         # Bad jobs may stand side by side, at the head of the line: the end of it is as far from them as can be.
-        for _, lane in sorted(self._lanes.items(), key=lambda item: len(item[0])):
-            record = lane.tail()
-            if record is not None:
-                return lane, record
-        return self._suspects, None
+        found = [(len(key), lane, record) for key, lane in self._lanes.items() if (record := lane.tail()) is not None]
+        if not found:
+            return self._suspects, None
+        # Jobs of each kind by turns; those that wait for permits only if there are no others.
+        fewest = min(limits for limits, _, _ in found)
+        alike = [(lane, record) for limits, lane, record in found if limits == fewest]
+        return alike[self._turns % len(alike)]
 
     def _send_alone(self, lane: Lane, record: Record, *, trial: bool) -> bool:
         worker = next((worker for worker in self._workers if not worker.held and worker.takes(record)), None)

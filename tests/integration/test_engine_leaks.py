@@ -146,9 +146,13 @@ async def storm(seed: int, tmp_path: Path) -> None:
     async with Supervisor(workers=3, concurrency=3, limits=[Limit("two", concurrency=2)], grace=0.5) as supervisor:
 
         async def kill_children() -> None:
+            ended = -1
             while True:
-                # Rarely enough for jobs to end in between: else it is the environment, and they are held back for long.
                 await asyncio.sleep(chance.uniform(0.1, 0.4))
+                # Some must end in between: else it is the environment, and jobs are held back for long.
+                before, ended = ended, sum(supervisor.statistics().settled.values())
+                if ended == before:
+                    continue
                 pids = [
                     worker.pid for worker in supervisor.statistics().workers if worker.state == "busy" and worker.pid
                 ]
