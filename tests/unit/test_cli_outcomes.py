@@ -53,7 +53,7 @@ def settled(
     return cast(
         "Record",
         SimpleNamespace(
-            id=1, job=job, status=status, value=value, error=error, attempts=attempts, run_seconds=0.0123456789
+            number=1, job=job, status=status, value=value, error=error, attempts=attempts, run_seconds=0.0123456789
         ),
     )
 
