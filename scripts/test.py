@@ -28,6 +28,9 @@ def main() -> int:
     if not (options.no_check or options.lane):
         ended.append(("check", *_run("scripts/check.py")))
     selection = ["-m", _expression(options.lane)] if not options.all else []
+    if not options.lane:
+        # Files go as a whole to one of two processes; long lanes have the machine to themselves, for their figures.
+        selection += ["--numprocesses=2", "--dist=loadfile"]
     if options.lane or options.all:
         # One test of a long lane may take minutes: that is no hang, and a dump of a busy process may crash it.
         selection += ["-o", "faulthandler_timeout=0"]

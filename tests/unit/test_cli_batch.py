@@ -33,7 +33,7 @@ class ScriptedJob:
     """What a supervisor knows of a job that it accepted, as far as a run asks."""
 
     def __init__(self, number: int, job: Job, listener: Any) -> None:
-        self.id = number
+        self.id = self.number = number
         self.job = job
         self.listener = listener
         self.status: Status | None = None
