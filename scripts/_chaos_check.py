@@ -288,11 +288,17 @@ def _size(books: Books) -> Iterator[Check]:
 
 
 def note_recoveries(books: Books, strikes: Strikes) -> None:
-    """Add how long it took until a killed child's worker had another one that was ready."""
+    """Add what the host's own log tells: until a killed child's worker had another one that was ready, say."""
     waiting: dict[tuple[int, str], float] = {}
     for event in books.events:
         place = event["life"], event.get("worker", "")
-        if event["event"] == "worker.child_died" and event["pid"] in strikes.struck:
-            waiting[place] = strikes.struck[event["pid"]]
-        elif event["event"] == "worker.child_ready" and place in waiting:
-            strikes.tallies["child killed"].recoveries.append(event["at"] - waiting.pop(place))
+        match event["event"]:
+            case "worker.child_died" if event["pid"] in strikes.struck:
+                waiting[place] = strikes.struck[event["pid"]]
+            case "worker.child_ready" if place in waiting:
+                strikes.tallies["child killed"].recoveries.append(event["at"] - waiting.pop(place))
+            case "journal.stalled":
+                strikes.count("disk refused a commit")
+                waiting[place] = event["at"]
+            case "journal.recovered" if place in waiting:
+                strikes.tallies["disk refused a commit"].recoveries.append(event["at"] - waiting.pop(place))

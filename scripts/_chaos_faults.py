@@ -76,7 +76,7 @@ def point_of(seed: int, life: int) -> str:
     random_ = random.Random(f"{seed}/life/{life}")
     if life == 1 or random_.random() < 0.5:
         return ""
-    if random_.random() < 0.2:
+    if random_.random() < 0.3:
         return f"C12:errno=28:{random_.randint(5, 50)}"
     point = random_.choice(_POINTS)
     return f"{point}:kill:{random_.randint(1, _RARE.get(point, 400))}"
