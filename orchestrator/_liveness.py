@@ -32,6 +32,13 @@ class Pace:
     confirm: float = 0.5
     lag: float = _LAG
 
+    def within(self, hang_timeout: float | None) -> Pace:
+        """Return a quicker pace for a bound that this one is too slow for."""
+        if hang_timeout is None or hang_timeout >= self.suspect + self.ping:
+            return self
+        share = hang_timeout / (self.suspect + self.ping)
+        return Pace(self.ping * share, self.suspect * share, self.confirm * share, self.lag * share)
+
 
 class Pulse:
     """One child's signs of life.

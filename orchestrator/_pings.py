@@ -45,7 +45,7 @@ class Pinger:
         self._workers = workers
         self._log = log
         self._looked = looked
-        self._watch = _liveness.Watch(PACE, hang_timeout)
+        self._watch = _liveness.Watch(PACE.within(hang_timeout), hang_timeout)
         self._sent = 0
         self._timer: asyncio.TimerHandle | None = None
 

@@ -59,7 +59,7 @@ class Supervisor:
         max_age: Replace a child between two jobs after so many seconds, ten percent more or less.
         max_rss: Replace a child between two jobs when it and its descendants have more bytes of memory than this.
         memory_limit: Kill a child when it and its descendants have more bytes of memory than this; its job crashed.
-        hang_timeout: Kill a child that has been silent for so many seconds, at least 20: stopped, or stuck in C code
+        hang_timeout: Kill a child that has been silent for so many seconds, a minute say: stopped, or stuck in C code
             that holds the interpreter's lock. By default it only gets no more jobs.
         spares: Children that are kept ready beyond those in use, to take the place of one that dies or is replaced.
         journal: Where jobs are kept, so that none is lost when this process dies: `Journal(path)`.

@@ -90,8 +90,19 @@ async def opened(**options: Any) -> AsyncIterator[tuple[Supervisor, Gate]]:
 
 def test_hang_timeout_has_a_least_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    with pytest.raises(ConfigurationError, match="hang_timeout: must be at least 20 seconds, not 5"):
-        Supervisor(hang_timeout=5)
+    with pytest.raises(ConfigurationError, match="hang_timeout: must be at least 1 s, not 0.5"):
+        Supervisor(hang_timeout=0.5)
+
+
+@posix
+async def test_a_short_hang_timeout_is_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    async with opened(hang_timeout=1.5) as (supervisor, gate):
+        job = asyncio.create_task(supervisor.run(stand, gate.port, "stopped"))
+        os.kill((await gate.arrived())[0].pid, signal.SIGSTOP)
+        with pytest.raises(JobCrashed) as caught:
+            await asyncio.wait_for(job, 15)
+        assert caught.value.certificate.reason == "hang"
 
 
 @posix

@@ -180,3 +180,12 @@ def test_bounds_that_run_out_late() -> None:
     assert not is_late(float("-inf")) and not is_late(0.01)
     assert is_late(0.1) and not is_stall(0.1)
     assert is_late(2.1) and is_stall(2.1)
+
+
+def test_a_short_bound_has_a_quicker_pace() -> None:
+    pace = Pace()
+    assert pace.within(None) is pace
+    assert pace.within(60.0) is pace
+    quick = pace.within(2.0)
+    assert quick.ping + quick.suspect == pytest.approx(2.0)
+    assert quick.lag < pace.lag
