@@ -194,7 +194,7 @@ class KillSet:
         return self._empty(select, timeout)
 
     def terminate(self) -> None:
-        """Ask the root's group to end: SIGTERM; on Windows CTRL_BREAK, or without a console the root's end."""
+        """Ask the root's group to end: SIGTERM; on Windows, which has nothing like it, end the root."""
         self._system.terminate_group(self.root)
 
     def root_lives(self) -> bool:

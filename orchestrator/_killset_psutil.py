@@ -116,13 +116,9 @@ class PsutilSystem:
             # A stopped process would not notice.
             self._signal_group(leader, signal.SIGCONT)
             return
+        # CTRL_BREAK, the only request that Windows has, goes to who shares our console: children have one of their own.
         handle = self._find(leader)
-        if handle is None:
-            return
-        try:
-            handle.send_signal(signal.CTRL_BREAK_EVENT)
-        except (psutil.Error, OSError):
-            # It has no console in common with us; nothing gentler is left.
+        if handle is not None:
             try:
                 handle.terminate()
             except (psutil.Error, OSError):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from orchestrator._pipes import Pipes
 
 
-# A group of its own, without which CTRL_BREAK would reach this process too; and no console window that pops up where
-# the host has none. Not DETACHED_PROCESS: what stands between us and the child would open a console for it.
+# A group and a console of its own, so that the host's Ctrl+C is the host's alone, and no window for it that pops up.
+# Not DETACHED_PROCESS: what stands between us and the child, a venv's python.exe, would open a console for it.
 _CREATION_FLAGS = 0
 if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW

@@ -362,12 +362,9 @@ def test_psutil_reads_markers(handles: type[Handle]) -> None:
         assert system.marks(Process(1, 10.0, 0, 0, 0, True, own + 1)) is None
 
 
-def test_windows_is_killed_by_handle_and_asked_by_ctrl_break(
-    handles: type[Handle], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_is_killed_and_ended_by_handle(handles: type[Handle], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(signal, "CTRL_BREAK_EVENT", signal.SIGUSR1, raising=False)
-    handles.made = {5: {}, 6: {"send": OSError("no console"), "kill": psutil.AccessDenied(6)}}
+    handles.made = {5: {}, 6: {"kill": psutil.AccessDenied(6)}}
     system = PsutilSystem()
     for pid in (5, 6, 7):
         identity = Identity(pid, 10.0)
@@ -375,7 +372,7 @@ def test_windows_is_killed_by_handle_and_asked_by_ctrl_break(
         system.kill_group(identity)
         system.kill(identity)
         system.terminate_group(identity)
-    assert handles.sent == [(5, "kill"), (5, "SIGUSR1"), (6, "kill"), (6, "SIGUSR1"), (6, "terminate")]
+    assert handles.sent == [(5, "kill"), (5, "terminate"), (6, "kill"), (6, "terminate")]
     handles.sent = []
     for strike in (system.kill, system.terminate_group):
         strike(Identity(5, 9.0))
