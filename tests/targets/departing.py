@@ -55,6 +55,12 @@ def pid() -> int:
     return os.getpid()
 
 
+def leave_note() -> None:
+    """Run while the child starts: user code, as early as it gets."""
+    with open(os.environ["DEPARTING_NOTE"], "w", encoding="ascii"):
+        pass
+
+
 async def _host() -> None:
     async with Supervisor(workers=2) as supervisor:
         found: list[int] = []
