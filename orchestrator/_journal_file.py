@@ -80,6 +80,7 @@ class JournalFile:
 
     Args:
         path: The file; it must be there.
+        create: Make a journal of it if it is empty, as a run leaves it that was killed while it made it.
 
     Raises:
         JournalInUse: On entering, if a supervisor uses it.
@@ -87,11 +88,12 @@ class JournalFile:
         JournalError: On entering, if it cannot be opened; later, if a job is not what it must be.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        self._create = create
 
     def __enter__(self) -> Self:
-        self._database = open_journal(self.path, "power", create=False)
+        self._database = open_journal(self.path, "power", create=self._create)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -96,7 +96,7 @@ def prepare(options: RunOptions, path: Path, durability: str, *, resume: bool, o
         if resume:
             raise UsageProblem(f"--resume: there is no journal {str(path)!r}; leave --resume out to begin a run.")
         return run
-    with JournalFile(path) as file:
+    with JournalFile(path, create=True) as file:
         stored = file.meta(META)
         if stored is None:
             if file.counts():

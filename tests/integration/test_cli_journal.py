@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -85,6 +86,20 @@ def test_the_same_command_again_runs_nothing_again(folder: Path) -> None:
     assert "40 of them were done by an earlier run." in second.stderr
     assert (folder / "out.jsonl").read_text() == lines
     assert set(log(folder).values()) == {1}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_was_killed_while_it_made_its_journal_goes_on(folder: Path, begun: bool) -> None:
+    (folder / "journal").touch()
+    if begun:
+        connection = sqlite3.connect(folder / "journal")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+        assert (folder / "journal").stat().st_size > 0
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert len(outcomes(folder)) == 40
 
 
 def test_outcomes_are_there_again_for_another_output(folder: Path) -> None:
