@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -277,3 +278,37 @@ def test_foreign_lines_in_the_output_are_refused(folder: Path) -> None:
     done = run()
     assert done.returncode == 2
     assert "line 41 of 'out.jsonl' is no outcome" in done.stderr
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_an_interrupted_run_goes_on(folder: Path, interrupts: int) -> None:
+    os.mkfifo(folder / "gate")
+    (folder / "work.py").write_text(
+        WORK + "\ndef wait(x):\n    note(f'ran {x}')\n    return open('gate').read() and x if x == 1 else x\n"
+    )
+    process = subprocess.Popen(command("--ordered", target="work:wait"), stderr=subprocess.PIPE, text=True)
+    try:
+        with (folder / "gate").open("w") as gate:  # opens when the first job reads
+            assert process.stderr is not None
+            said = ""
+            for number in range(1, interrupts + 1):
+                process.send_signal(signal.SIGINT)
+                while said.count("SIGINT:") < number:
+                    said += process.stderr.readline()
+            if interrupts == 1:
+                gate.write("go on")
+        said += process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert "The same command again goes on from here." in said or interrupts == 1
+    assert "cancelled" not in {outcome["status"] for outcome in outcomes(folder)}
+    (folder / "gate").unlink()
+    (folder / "gate").write_text("go on")
+    done = run("--ordered", target="work:wait")
+    assert done.returncode == 0, done.stderr
+    assert [outcome["line"] for outcome in outcomes(folder)] == list(range(1, 41))
+    assert {outcome["status"] for outcome in outcomes(folder)} == {"succeeded"}
+    again = {line for line, count in log(folder).items() if count > 1}
+    assert again <= ({"ran 1"} if interrupts == 2 else set())
