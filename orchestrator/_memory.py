@@ -98,7 +98,7 @@ def _weigh_by_psutil(pid: int) -> int:
         process = psutil.Process(pid)
         try:
             return int(process.memory_full_info().uss)
-        except (psutil.AccessDenied, AttributeError):
+        except (psutil.AccessDenied, AttributeError, OSError):
             return int(process.memory_info().rss)
     except psutil.Error:
         return 0

@@ -289,12 +289,13 @@ def test_a_frozen_app_is_told_its_role(monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator import _frozen
 
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr(sys, "executable", "/opt/app/app")
+    app = os.path.abspath("/opt/app/app")
+    monkeypatch.setattr(sys, "executable", app)
     with pytest.raises(LaunchError, match="freeze_support"):
         _launch.describe_guardian()
     monkeypatch.setattr(_frozen, "_armed", True)
     launch = _launch.describe_guardian()
-    assert launch.command == ["/opt/app/app", f"--orchestrator-child={_frozen.token()}:guardian"]
+    assert launch.command == [app, f"--orchestrator-child={_frozen.token()}:guardian"]
     monkeypatch.setenv("API_KEY", "secret")
     environment = _launch.guardian_environment(["API_KEY"])
     assert environment[_frozen.VARIABLE] == _frozen.token() and "API_KEY" not in environment
