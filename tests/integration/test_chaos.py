@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,6 +167,17 @@ def test_what_does_not_hold_is_found(
     assert problems(books, monkeypatch) == []
     spoil(books)
     assert any(said in problem for problem in problems(books, monkeypatch))
+
+
+def test_the_page_of_faults_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "explanation" / "faults.md").read_text("utf-8")
+    named = set(re.findall(r"(test_\w+\.py)::(\w+)", page))
+    assert len(named) > 30
+    for file, name in named:
+        [path] = (ROOT / "tests").rglob(file)
+        assert re.search(rf"^(async def |def |class )?{name}\b", path.read_text("utf-8"), re.MULTILINE), (
+            f"{file}::{name}"
+        )
 
 
 def test_faults_follow_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
