@@ -45,7 +45,7 @@ def main() -> int:
         "WINEPREFIX": str(home / "prefix"),
         "WINEDEBUG": "-all",
         "WINEDLLOVERRIDES": "mscoree,mshtml=",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": _there(home / "cache"),  # files of the tree would name paths of Windows
     }
     if not (home / "done").exists():
         _set_up(home, environment)
