@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -229,6 +230,9 @@ class Run:
             self._violated(f"the host ended with code {code} in life {self.lives}; look at the file stderr")
             return False
         else:
+            if not by and ":kill" not in self._fault:
+                self._violated(f"somebody else killed life {self.lives} of the host; for want of memory?")
+                return False
             if not by:
                 by = f"host killed itself at {self._fault.partition(':')[0]}"
                 self.strikes.count(by)
@@ -243,6 +247,8 @@ class Run:
         guarded = since is not None and (not self._replaced or ended - since > _ARMING)
         while (left := look(self._token)) and time.monotonic() - ended < OUTLIVED:
             time.sleep(_PAUSE)
+        if since is None and not left:
+            self._forget_empty_folders()
         if not left:
             self.strikes.tallies[by].recoveries.append(time.monotonic() - ended)
             if guarded:
@@ -252,6 +258,13 @@ class Run:
         else:
             self._tell("left for the next host", _names(left))
             self._swept.append(self._token)
+
+    def _forget_empty_folders(self) -> None:
+        """Remove what a host leaves that is killed in its first moments: before it had a guardian, and any journal."""
+        for folder, _, _ in os.walk(self._folder / "tmp", topdown=False):
+            if folder != str(self._folder / "tmp"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
     def _expect_nothing(self, token: str, when: str, seconds: float) -> None:
         until = time.monotonic() + seconds
