@@ -39,7 +39,7 @@ _PER = 10_000
 _DESCRIPTORS = 4
 _WARM = 2_000
 # A shorter life says nothing.
-_LEAST_JOBS = 3_000
+_LEAST_JOBS = 5_000
 _SHOWN = 3
 
 
