@@ -116,7 +116,7 @@ class Report:
         odd = [each for each in self._surveys if each["problem"] is not None]
         if odd:
             kind = "file is" if len(odd) == 1 else "files are"
-            text += f"\n  {len(odd):,} {kind} no valid Python on purpose, such as {self._name(odd[0]['path'])}"
+            text += f"\n  {len(odd):,} {kind} no valid Python on purpose, such as {os.path.basename(odd[0]['path'])}"
         return text
 
     def _name(self, path: str) -> str:
