@@ -75,6 +75,8 @@ class FakeChild:
         self._hear({"type": "init"})
 
     def _hear(self, frame: Frame) -> None:
+        if self._end.done():
+            return  # the dead hear nothing, whatever is still written to them
         self.heard.append(frame)
         if frame["type"] == "stop":
             self.end(0)
