@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from orchestrator._store_batch import Batch, BirthRow
 from orchestrator._store_rows import Opened, StoredEffect
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from orchestrator._journal import Journal
+    from orchestrator._recipe import Birth
     from orchestrator._store_rows import Known, OpenJob, StoredAttempt, StoredJob, StoredOutcome
 
 # Seconds between two walks over what is old.
@@ -26,25 +27,6 @@ _RETAIN_EVERY = 3600.0
 _TOLD_AT_ONCE = 1024
 # Seconds that a thread which was told to end gets to leave the disk.
 _LET_GO = 5.0
-
-
-class Birth(Protocol):
-    """A child as its starter knows it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def worker(self) -> str: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def pid(self) -> int: ...
-    @property
-    def started(self) -> float: ...
-    @property
-    def marker(self) -> str: ...
-    @property
-    def temp(self) -> str: ...
 
 
 class Store:
