@@ -28,7 +28,8 @@ _PREFIXES = tuple(f"\0{name}=".encode() for name in (MARKER, OUTER_MARKERS))
 class LinuxSystem:
     """What /proc tells; start times are seconds since boot, which no change of the wall clock moves."""
 
-    tick = 1 / os.sysconf("SC_CLK_TCK")
+    _ticks = os.sysconf("SC_CLK_TCK")
+    tick = 1 / _ticks
     parents_last = False
 
     def __init__(self) -> None:
@@ -56,7 +57,9 @@ class LinuxSystem:
             return None
         # The leader of a program whose other threads still run is shown as a zombie too: count the threads.
         alive = fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
-        return Process(pid, int(fields[19]) * self.tick, int(fields[1]), int(fields[2]), int(fields[3]), alive, uid)
+        # Divided, as psutil does: the same start must be the same number, whoever looked.
+        started = int(fields[19]) / self._ticks
+        return Process(pid, started, int(fields[1]), int(fields[2]), int(fields[3]), alive, uid)
 
     def children(self, pid: int) -> list[int]:
         if not self._lists_children:  # a kernel built without that file
