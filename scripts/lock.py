@@ -18,6 +18,8 @@ UV = "uv==0.13.*"
 EDITABLE = ["editables"]
 # The other process pools that scripts/bench.py measures.
 PEERS = ["aiomultiprocess", "loky", "pebble", "trio-parallel", "uvloop; sys_platform != 'win32'"]
+# What tests run as people do, in an environment of its own: it would bind the versions of everything else.
+DVC = ["dvc>=3.60"]
 # An index, a file or a folder of this machine has no place in what everybody installs from.
 FOREIGN = re.compile(r"://|\bfile:|--\w*-?index|--find-links|^\s*[/~]|[A-Za-z]:\\", re.MULTILINE)
 
@@ -34,6 +36,7 @@ def main() -> int:
         _pin(uv, "dev", build, ["--extra", "dev", *upgrade])
         _pin(uv, "runtime", build, ["--constraints", "requirements/dev.txt"])
         _pin(uv, "bench", [*build, *PEERS], ["--constraints", "requirements/dev.txt", *upgrade])
+        _pin(uv, "dvc", DVC, upgrade, project=False)
     return 0
 
 
@@ -43,12 +46,13 @@ def _install_uv(scratch: Path) -> Path:
     return _venv.python_of(scratch).with_name("uv.exe" if sys.platform == "win32" else "uv")
 
 
-def _pin(uv: Path, name: str, extra: list[str], options: list[str]) -> None:
+def _pin(uv: Path, name: str, extra: list[str], options: list[str], *, project: bool = True) -> None:
     target = f"requirements/{name}.txt"
     fixed = ["--no-config", "--universal", "--python-version", "3.11", "--generate-hashes", "--quiet"]
+    wanted = ["pyproject.toml"] if project else []
     silent = ["--no-header", "--no-emit-index-url", "--no-emit-find-links"]
     subprocess.run(
-        [uv, "pip", "compile", *fixed, *silent, *options, "pyproject.toml", "-", "--output-file", target],
+        [uv, "pip", "compile", *fixed, *silent, *options, *wanted, "-", "--output-file", target],
         cwd=_venv.ROOT,
         input="\n".join(extra).encode(),
         stdout=subprocess.DEVNULL,
