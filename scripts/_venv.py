@@ -101,6 +101,26 @@ def enter(requirements: str = "runtime", directory: str = ".venv") -> None:
         _start_again(venv)
 
 
+def provide(requirements: str, directory: str) -> Path:
+    """Make, repair or update an environment that has a set of pinned packages and not this project.
+
+    Args:
+        requirements: Name of a file in `requirements/`, without its suffix.
+        directory: Where the environment is, relative to the repository's root.
+
+    Returns:
+        The environment's Python.
+
+    Raises:
+        SystemExit: The environment can't be made; the message says what to do.
+    """
+    venv = ROOT / directory
+    if _state(venv, requirements, project=False)[0] != "use":
+        with _only_one_at_a_time(venv):
+            _prepare(venv, requirements, project=False)
+    return python_of(venv)
+
+
 def decide(stamp: "Stamp | None", wanted: Stamp, *, exists: bool, runs: bool) -> tuple[str, str]:
     """Return what to do with an environment (`use`, `update` or `make`) and, if it has to be made again, why.
 
@@ -143,10 +163,10 @@ def missing_modules_problem(missing: "list[str]", version: "tuple[int, ...]", *,
     )
 
 
-def inputs_digest(root: Path, requirements: str) -> str:
+def inputs_digest(root: Path, requirements: str, *, project: bool = True) -> str:
     """Return a digest of the files that decide what is installed."""
     digest = hashlib.sha256()
-    for path in (root / "requirements" / f"{requirements}.txt", root / "pyproject.toml"):
+    for path in (root / "requirements" / f"{requirements}.txt", *([root / "pyproject.toml"] if project else [])):
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -171,7 +191,7 @@ def write_stamp(venv: Path, stamp: Stamp) -> None:
     new.replace(venv / STAMP)
 
 
-def _state(venv: Path, requirements: str) -> tuple[str, str, Stamp]:
+def _state(venv: Path, requirements: str, *, project: bool = True) -> tuple[str, str, Stamp]:
     stamp = read_stamp(venv)
     requirements = serving_set(requirements, stamp and stamp.requirements)
     wanted = Stamp(
@@ -179,15 +199,15 @@ def _state(venv: Path, requirements: str) -> tuple[str, str, Stamp]:
         python=f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}{getattr(sys, 'abiflags', '')}",
         base=getattr(sys, "_base_executable", sys.executable),
         requirements=requirements,
-        inputs=inputs_digest(ROOT, requirements),
+        inputs=inputs_digest(ROOT, requirements, project=project),
     )
     runs = all(path.exists() for path in (python_of(venv), venv / "pyvenv.cfg", Path((stamp or wanted).base)))
     return (*decide(stamp, wanted, exists=venv.exists(), runs=runs), wanted)
 
 
-def _prepare(venv: Path, requirements: str) -> None:
+def _prepare(venv: Path, requirements: str, *, project: bool = True) -> None:
     # Under the lock: whoever held it before may just have done the work.
-    action, reason, wanted = _state(venv, requirements)
+    action, reason, wanted = _state(venv, requirements, project=project)
     if action == "use":
         return
     began = time.monotonic()
@@ -203,8 +223,9 @@ def _prepare(venv: Path, requirements: str) -> None:
     pins = f"requirements/{wanted.requirements}.txt"
     _say(f"Installing the pinned packages of {pins} into {venv.name}")
     _run([*pip, "--require-hashes", "-r", str(ROOT / pins)])
-    _say(f"Installing this project into {venv.name}, editable")
-    _run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    if project:
+        _say(f"Installing this project into {venv.name}, editable")
+        _run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     write_stamp(venv, wanted)
     _say(f"{venv.name} is ready after {time.monotonic() - began:.0f} s")
 

@@ -1,0 +1,260 @@
+"""What a batch shows on standard error: the literal line, when it is written, and bars on a real terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchestrator_adapters.batch import _progress
+from orchestrator_adapters.batch._bars import duration
+from orchestrator_adapters.batch._progress import display_for, progress_line
+
+PLAIN = "Progress: 40/320 (12.5%) - 35 successful, 5 failed (rate: 8.2 tasks/sec)"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a display asks of a snapshot."""
+
+    total: int | None = 320
+    succeeded: int = 35
+    failed: int = 5
+    by_class: dict[str, int] = field(default_factory=dict)
+    resumed: int = 0
+    running: int = 0
+    waiting: int = 0
+    queued: int = 0
+    rate: float = 8.2
+    eta: float | None = 34.0
+    pauses: dict[str, float] = field(default_factory=dict)
+    elapsed: float = 5.0
+
+
+def line(**changes: Any) -> str:
+    return progress_line(dataclasses.replace(Counts(), **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, PLAIN),
+        ({"total": None}, "Progress: 40/? - 35 successful, 5 failed (rate: 8.2 tasks/sec)"),
+        (
+            {"succeeded": 0, "failed": 0, "rate": 0.0},
+            "Progress: 0/320 (0.0%) - 0 successful, 0 failed (rate: 0.0 tasks/sec)",
+        ),
+        (
+            {"total": 0, "succeeded": 0, "failed": 0, "rate": 0.0},
+            "Progress: 0/0 (100.0%) - 0 successful, 0 failed (rate: 0.0 tasks/sec)",
+        ),
+        (
+            {"total": 1_000_000, "succeeded": 999_998, "failed": 1, "rate": 12345.67},
+            "Progress: 999999/1000000 (99.9%) - 999998 successful, 1 failed (rate: 12345.7 tasks/sec)",
+        ),
+        (
+            {"succeeded": 320, "failed": 0},
+            "Progress: 320/320 (100.0%) - 320 successful, 0 failed (rate: 8.2 tasks/sec)",
+        ),
+        (
+            {"resumed": 12, "waiting": 3, "pauses": {"gemini-flash": 40.2}},
+            f"{PLAIN} [resumed 12, retrying 3, paused gemini-flash 41s]",
+        ),
+        (
+            {"pauses": {"b": 0.0, "c": 0.1, "a": 2.0}, "running": 4, "queued": 20, "by_class": {"crash": 5}},
+            f"{PLAIN} [paused a 2s, paused c 1s]",
+        ),
+    ],
+)
+def test_the_line_is_literally_this(changes: dict[str, Any], expected: str) -> None:
+    assert line(**changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (125, "2 min 05 s"), (11_220, "3 h 07 min")]
+)
+def test_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+# When lines are written
+
+
+class Watched(io.StringIO):
+    """A standard error that tells when something was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def flush(self) -> None:
+        self.written.set()
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    # No fixture: pytest puts its own stream there when the test itself begins.
+    stream = Watched()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+async def test_the_last_line_always_comes_and_what_is_said_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = watched(monkeypatch)
+    now = Counts(succeeded=0, failed=0)
+    async with display_for("log", lambda: now) as display:  # type: ignore[arg-type, return-value]
+        display.say("one")
+        now = Counts(succeeded=318, failed=2)
+        display.say("two\n")
+    assert stderr.getvalue().splitlines() == [
+        "one",
+        "two",
+        "Progress: 320/320 (100.0%) - 318 successful, 2 failed (rate: 8.2 tasks/sec)",
+    ]
+
+
+async def test_the_last_line_comes_also_when_the_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = watched(monkeypatch)
+    with pytest.raises(RuntimeError, match="broken"):
+        async with display_for("log", Counts):  # type: ignore[arg-type]
+            raise RuntimeError("broken")
+    assert stderr.getvalue() == line() + "\n"
+
+
+async def test_a_line_comes_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = watched(monkeypatch)
+    monkeypatch.setattr(_progress._LogDisplay, "interval", 0.01)
+    async with display_for("log", Counts):  # type: ignore[arg-type]
+        assert await asyncio.to_thread(stderr.written.wait, 20)
+        # Nothing has changed: the line is not repeated.
+        assert stderr.getvalue().splitlines() in ([], [line()])
+    assert set(stderr.getvalue().splitlines()) == {line()}
+
+
+async def test_none_shows_only_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = watched(monkeypatch)
+    async with display_for("none", Counts) as display:  # type: ignore[arg-type]
+        display.say("only this")
+    assert stderr.getvalue() == "only this\n"
+
+
+async def test_auto_is_the_line_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = watched(monkeypatch)
+    async with display_for("auto", Counts):  # type: ignore[arg-type]
+        pass
+    assert stderr.getvalue() == line() + "\n"
+
+
+async def test_a_closed_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = watched(monkeypatch)
+    async with display_for("log", Counts) as display:  # type: ignore[arg-type]
+        stderr.close()
+        display.say("nobody hears this")
+
+
+async def test_no_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    for mode in _progress.MODES:
+        async with display_for(mode, Counts) as display:  # type: ignore[arg-type]
+            display.say("nobody hears this")
+
+
+# On a real terminal
+
+PROGRAM = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from test_batch_progress import Counts
+from orchestrator_adapters.batch._progress import display_for
+
+now = Counts(running=4, queued=16, waiting=3, by_class={"crash": 5}, pauses={"gemini-flash": 41.0})
+async def main():
+    global now
+    async with display_for(sys.argv[1], lambda: now) as display:
+        display.say("batch enrich: 4 children")
+        await asyncio.sleep(0)
+        display.say("the pool is broken, going on in this process")
+        now = Counts(succeeded=315)
+asyncio.run(main())
+"""
+
+
+def on_terminal(width: int, mode: str = "auto", **environment: str) -> str:
+    """Run the program with a terminal of that width as its standard streams, and return what it wrote there."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, mode, str(Path(__file__).parent)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**inherited, "TERM": "xterm-256color", **environment},
+        ) as process:
+            os.close(theirs)
+            written = b""
+            try:
+                while data := os.read(ours, 65536):
+                    written += data
+            except OSError:
+                pass  # how Linux says that the other end is closed
+            assert process.wait(30) == 0, written.decode()
+    finally:
+        os.close(ours)
+    return written.decode()
+
+
+def plain(written: str) -> str:
+    """Return what was drawn, frame after frame, without colours and moves of the cursor."""
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\r", "", written)
+
+
+needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+
+
+@needs_pty
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_bars_fit_the_terminal(width: int) -> None:
+    written = on_terminal(width)
+    text = plain(written)
+    assert all(len(each) <= width for each in text.splitlines() if each.startswith(("succeeded", "queued")))
+    for row in (r"succeeded +35 ━", r"failed +5 ", r"running +4 ", r"retrying +3 ", r"queued +16 "):
+        assert re.search(row, text), row
+    assert "40/320 (12.5%) ━" in text and "320/320 (100.0%) ━" in text
+    assert "8.2 tasks/sec · gemini-flash paused" in text
+    # What is said stands above the bars, and the cursor is shown again.
+    assert text.index("batch enrich") < text.index("320/320")
+    assert written.rstrip().endswith("\x1b[?25h")
+
+
+@needs_pty
+def test_no_color_has_bars_without_colours() -> None:
+    written = on_terminal(80, NO_COLOR="1")
+    assert "━" in written
+    assert not re.search(r"\x1b\[(3|4|9)\d", written)
+
+
+@needs_pty
+@pytest.mark.parametrize("mode", ["auto", "bar"])
+def test_a_dumb_terminal_gets_lines(mode: str) -> None:
+    written = on_terminal(80, mode, TERM="dumb")
+    assert "\x1b" not in written
+    assert written.replace("\r", "").splitlines() == [
+        "batch enrich: 4 children",
+        "the pool is broken, going on in this process",
+        "Progress: 320/320 (100.0%) - 315 successful, 5 failed (rate: 8.2 tasks/sec)",
+    ]
