@@ -1,0 +1,84 @@
+"""Records from a user's iterable or async iterable: one pulled at a time, never ahead, closed at the end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from typing import TYPE_CHECKING, Any
+
+
+from orchestrator_adapters.batch._errors import RESUMABLE, BatchError
+from orchestrator_adapters.batch._source import MAX_ROW_BYTES, Row, Source
+from orchestrator_adapters.batch._values import Unfit, to_json_value
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+_SHOWN = 1000  # characters of a bad record that are worth keeping
+
+
+def open_iterable_source(value: Any) -> Source:
+    """Return a source of what an iterable gives.
+
+    Raises:
+        BatchError: If it is none, or one that is surely meant otherwise.
+    """
+    kind = type(value).__name__
+    if isinstance(value, bytes | bytearray | Mapping):
+        raise BatchError(f"the source is a single {kind}; give an iterable of records, such as a list with it")
+    if not isinstance(value, AsyncIterable | Iterable):
+        raise BatchError(f"the source is a {kind}; give a path, '-' for stdin, or an iterable of records")
+    return _IterableSource(value)
+
+
+class _IterableSource(Source):
+    def __init__(self, value: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self._value = value
+        self.name = f"the {type(value).__name__} of records"
+        self.description = {"kind": "iterable", "type": type(value).__qualname__}
+
+    async def count(self) -> int | None:
+        return len(self._value) if isinstance(self._value, Sized) else None
+
+    async def __aiter__(self) -> AsyncGenerator[Row, None]:
+        number = 0
+        iterator: Iterator[Any] | AsyncIterator[Any] | None = None
+        try:
+            while True:
+                try:
+                    if iterator is None:
+                        iterator = aiter(self._value) if isinstance(self._value, AsyncIterable) else iter(self._value)
+                    value = await anext(iterator) if isinstance(iterator, AsyncIterator) else next(iterator)
+                except (StopIteration, StopAsyncIteration):
+                    return
+                except Exception as error:
+                    where = f"after item {number}" if number else "before its first item"
+                    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                    raise BatchError(f"{self.name} raised {where}: {text}", RESUMABLE) from error
+                number += 1
+                yield _row(number, value)
+        finally:
+            await _close(iterator)
+
+
+def _row(number: int, value: Any) -> Row:
+    place = f"item {number}"
+    try:
+        content, size = to_json_value(value)
+    except Unfit as problem:
+        return Row(number, place, repr(value)[:_SHOWN], str(problem))
+    if size > MAX_ROW_BYTES:
+        problem_text = f"the record is larger than {MAX_ROW_BYTES} bytes; pass large data by file name"
+        return Row(number, place, repr(value)[:_SHOWN], problem_text)
+    return Row(number, place, content)
+
+
+async def _close(iterator: Any) -> None:
+    # Generators hold what their `finally` frees: a file, a cursor. Whatever else has no such method has nothing to free.
+    close = getattr(iterator, "aclose", None)
+    if close is None and inspect.isgenerator(iterator):
+        close = iterator.close
+    if close is not None:
+        ending = close()
+        if inspect.isawaitable(ending):
+            await ending
