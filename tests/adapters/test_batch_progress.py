@@ -10,38 +10,24 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from orchestrator_adapters.batch import _progress
+from orchestrator_adapters.batch._accounts import Snapshot
 from orchestrator_adapters.batch._bars import duration
 from orchestrator_adapters.batch._progress import display_for, progress_line
 
 PLAIN = "Progress: 40/320 (12.5%) - 35 successful, 5 failed (rate: 8.2 tasks/sec)"
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What a display asks of a snapshot."""
-
-    total: int | None = 320
-    succeeded: int = 35
-    failed: int = 5
-    by_class: dict[str, int] = field(default_factory=dict)
-    resumed: int = 0
-    running: int = 0
-    waiting: int = 0
-    queued: int = 0
-    rate: float = 8.2
-    eta: float | None = 34.0
-    pauses: dict[str, float] = field(default_factory=dict)
-    elapsed: float = 5.0
+def counts(**changes: Any) -> Snapshot:
+    return dataclasses.replace(Snapshot(total=320, succeeded=35, failed=5, rate=8.2, eta=34.0, elapsed=5.0), **changes)
 
 
 def line(**changes: Any) -> str:
-    return progress_line(dataclasses.replace(Counts(), **changes))  # type: ignore[arg-type]
+    return progress_line(counts(**changes))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +52,8 @@ def line(**changes: Any) -> str:
             "Progress: 320/320 (100.0%) - 320 successful, 0 failed (rate: 8.2 tasks/sec)",
         ),
         (
-            {"resumed": 12, "waiting": 3, "pauses": {"gemini-flash": 40.2}},
-            f"{PLAIN} [resumed 12, retrying 3, paused gemini-flash 41s]",
+            {"resumed": 12, "cached": 7, "waiting": 3, "pauses": {"gemini-flash": 40.2}},
+            f"{PLAIN} [resumed 12, cached 7, retrying 3, paused gemini-flash 41s]",
         ),
         (
             {"pauses": {"b": 0.0, "c": 0.1, "a": 2.0}, "running": 4, "queued": 20, "by_class": {"crash": 5}},
@@ -109,10 +95,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 async def test_the_last_line_always_comes_and_what_is_said_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = watched(monkeypatch)
-    now = Counts(succeeded=0, failed=0)
-    async with display_for("log", lambda: now) as display:  # type: ignore[arg-type, return-value]
+    now = counts(succeeded=0, failed=0)
+    async with display_for("log", lambda: now) as display:
         display.say("one")
-        now = Counts(succeeded=318, failed=2)
+        now = counts(succeeded=318, failed=2)
         display.say("two\n")
     assert stderr.getvalue().splitlines() == [
         "one",
@@ -124,7 +110,7 @@ async def test_the_last_line_always_comes_and_what_is_said_keeps_its_place(monke
 async def test_the_last_line_comes_also_when_the_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = watched(monkeypatch)
     with pytest.raises(RuntimeError, match="broken"):
-        async with display_for("log", Counts):  # type: ignore[arg-type]
+        async with display_for("log", counts):
             raise RuntimeError("broken")
     assert stderr.getvalue() == line() + "\n"
 
@@ -132,7 +118,7 @@ async def test_the_last_line_comes_also_when_the_run_breaks(monkeypatch: pytest.
 async def test_a_line_comes_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = watched(monkeypatch)
     monkeypatch.setattr(_progress._LogDisplay, "interval", 0.01)
-    async with display_for("log", Counts):  # type: ignore[arg-type]
+    async with display_for("log", counts):
         assert await asyncio.to_thread(stderr.written.wait, 20)
         # Nothing has changed: the line is not repeated.
         assert stderr.getvalue().splitlines() in ([], [line()])
@@ -141,21 +127,21 @@ async def test_a_line_comes_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatc
 
 async def test_none_shows_only_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = watched(monkeypatch)
-    async with display_for("none", Counts) as display:  # type: ignore[arg-type]
+    async with display_for("none", counts) as display:
         display.say("only this")
     assert stderr.getvalue() == "only this\n"
 
 
 async def test_auto_is_the_line_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = watched(monkeypatch)
-    async with display_for("auto", Counts):  # type: ignore[arg-type]
+    async with display_for("auto", counts):
         pass
     assert stderr.getvalue() == line() + "\n"
 
 
 async def test_a_closed_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = watched(monkeypatch)
-    async with display_for("log", Counts) as display:  # type: ignore[arg-type]
+    async with display_for("log", counts) as display:
         stderr.close()
         display.say("nobody hears this")
 
@@ -163,7 +149,7 @@ async def test_a_closed_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPa
 async def test_no_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     for mode in _progress.MODES:
-        async with display_for(mode, Counts) as display:  # type: ignore[arg-type]
+        async with display_for(mode, counts) as display:
             display.say("nobody hears this")
 
 
@@ -172,17 +158,17 @@ async def test_no_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
 PROGRAM = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[2])
-from test_batch_progress import Counts
+from test_batch_progress import counts
 from orchestrator_adapters.batch._progress import display_for
 
-now = Counts(running=4, queued=16, waiting=3, by_class={"crash": 5}, pauses={"gemini-flash": 41.0})
+now = counts(running=4, queued=16, waiting=3, by_class={"crash": 5}, pauses={"gemini-flash": 41.0})
 async def main():
     global now
     async with display_for(sys.argv[1], lambda: now) as display:
         display.say("batch enrich: 4 children")
         await asyncio.sleep(0)
         display.say("the pool is broken, going on in this process")
-        now = Counts(succeeded=315)
+        now = counts(succeeded=315)
 asyncio.run(main())
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -41,12 +42,12 @@ class Bars:
             redirect_stderr=False,
             vertical_overflow="crop",
         )
-        self._pending: list[str] = []
+        self._pending: deque[str] = deque()
         self._retried = False
         self._live.start()
 
     def say(self, text: str) -> None:
-        """Keep whole lines for the next frame: one drawing for many lines."""
+        """Keep whole lines for the next frame: one drawing for many lines; any thread may call this."""
         self._pending.append(text)
 
     def show(self, snapshot: Snapshot) -> None:
@@ -63,7 +64,7 @@ class Bars:
 
     def _draw(self, group: Group) -> None:
         if self._pending:
-            text, self._pending = "".join(self._pending), []
+            text = "".join(self._pending.popleft() for _ in range(len(self._pending)))
             self._console.print(_RawText(text), soft_wrap=True, end="")
         self._live.update(group, refresh=True)
 

@@ -34,7 +34,8 @@ def progress_line(snapshot: Snapshot) -> str:
     """Return the line for a log.
 
     Its form is `Progress: 40/320 (12.5%) - 35 successful, 5 failed (rate: 8.2 tasks/sec)`, and `40/?` while the total
-    is not known. What else there is to say follows in one pair of brackets: `[resumed 12, retrying 3, paused api 41s]`.
+    is not known. What else there is to say follows in one pair of brackets: `[resumed 12, cached 7, retrying 3,
+    paused api 41s]`.
     """
     done = snapshot.succeeded + snapshot.failed
     line = (
@@ -44,6 +45,8 @@ def progress_line(snapshot: Snapshot) -> str:
     more = []
     if snapshot.resumed:
         more.append(f"resumed {snapshot.resumed}")
+    if snapshot.cached:
+        more.append(f"cached {snapshot.cached}")
     if snapshot.waiting:
         more.append(f"retrying {snapshot.waiting}")
     more += [f"paused {name} {whole_seconds(left)}s" for name, left in sorted(snapshot.pauses.items()) if left > 0]
@@ -94,6 +97,18 @@ def display_for(mode: Mode, snapshot: Callable[[], Snapshot]) -> Display:
     return _LogDisplay(stderr, snapshot) if mode == "log" or dumb else _BarDisplay(stderr, snapshot)
 
 
+# The displays that are open, the last one last: log lines go through it, for it knows where its bars are.
+_open: list[Display] = []
+
+
+def say(text: str) -> None:
+    """Show one line through the display that is open, or on standard error."""
+    if _open:
+        _open[-1].say(text)
+    else:
+        Stderr().write(f"{text.rstrip()}\n")
+
+
 class _QuietDisplay:
     """Shows what is said and no progress."""
 
@@ -102,9 +117,11 @@ class _QuietDisplay:
 
     async def __aenter__(self) -> Self:
         self._stderr.start()
+        _open.append(self)
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        _open.remove(self)
         await self._stderr.aclose()
 
     def say(self, text: str) -> None:

@@ -1,0 +1,48 @@
+"""The library's log events as lines among the progress of a batch: what children print, and what happens to them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_adapters.batch._progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What happens to each child of a run in which all goes well is no news, and a run has one supervisor.
+ROUTINE = ("worker.child_started", "worker.child_ready", "worker.child_ended")
+LEFT_OUT = ("supervisor", "text")
+
+
+def show_log() -> None:
+    """Send the library's records of level INFO and above to the display; for a process that is ours alone."""
+    logger = logging.getLogger("orchestrator")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = getattr(record, "orchestrator", {})
+        event = record.getMessage().partition(" ")[0]
+        if record.levelno > logging.INFO or event not in ROUTINE:
+            say(log_line(record.created, record.levelname.lower(), event, fields))
+
+
+def log_line(moment: float, level: str, event: str, fields: Mapping[str, Any]) -> str:
+    """Return one event as a line: time, level, event, the text that was said, and the rest as key=value."""
+    parts = [time.strftime("%H:%M:%S", time.localtime(moment)), f"{level:<7}", event]
+    if fields.get("text") is not None:
+        parts.append(str(fields["text"]))
+    parts += [f"{name}={_word(value)}" for name, value in fields.items() if name not in LEFT_OUT and value is not None]
+    return " ".join(parts)
+
+
+def _word(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if text and text.isprintable() and " " not in text and '"' not in text else json.dumps(text)
