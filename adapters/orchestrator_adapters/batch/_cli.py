@@ -3,14 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated
 
 import typer
 
 from orchestrator_adapters.batch._errors import BatchError
-from orchestrator_adapters.batch._progress import MODES, Mode
-
-T = TypeVar("T")
+from orchestrator_adapters.batch._progress import MODES
 
 app = typer.Typer(
     name="batch",
@@ -136,7 +134,7 @@ def run(
             classify=classify,
             secrets=secret or (),
             multiprocessing=multiprocessing,
-            progress=cast("Mode", progress),
+            progress=progress,
             fresh=fresh,
             input_format=input_format,
             output_format=output_format,

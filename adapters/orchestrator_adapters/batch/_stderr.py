@@ -7,10 +7,6 @@ import contextlib
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # With so much unread text, further text is dropped and counted: a run never waits for whoever watches it.
 MOST_UNREAD = 4 * 2**20
@@ -93,24 +89,18 @@ class Stderr:
                     return
 
     def _write(self, text: str) -> None:
-        if self._stream is not None and text:
-            # Nobody reads any more, or the host closed it: no reason to end a run.
-            with contextlib.suppress(OSError, ValueError):
-                self._writer()(text)
-
-    def _writer(self) -> Callable[[str], object]:
         stream = self._stream
-        assert stream is not None
-        if stream is sys.__stderr__ and not (sys.platform == "win32" and stream.isatty()):
-            # Past the stream's own lock: Python aborts at exit when a thread that hangs in a write holds it.
+        if stream is None or not text:
+            return
+        # Nobody reads any more, or the host closed it: no reason to end a run.
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-            return lambda text: _write_descriptor(stream.fileno(), text.encode("utf-8", "replace"))
-
-        def write(text: str) -> None:
-            stream.write(text)
-            stream.flush()
-
-        return write
+            if stream is not None and stream is sys.__stderr__ and not (sys.platform == "win32" and stream.isatty()):
+                # Past the stream's own lock: Python aborts at exit when a thread that hangs in a write holds it.
+                _write_descriptor(stream.fileno(), text.encode("utf-8", "replace"))
+            else:
+                stream.write(text)
+                stream.flush()
 
 
 def _write_descriptor(descriptor: int, data: bytes) -> None:
