@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -31,7 +32,7 @@ from orchestrator._talk import Talk
 from orchestrator.exceptions import JournalError, PoolBroken, SupervisorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from orchestrator._options import Options
     from orchestrator._recipe import Witness
@@ -39,6 +40,24 @@ if TYPE_CHECKING:
 
 # Cancelled jobs end within the grace time and two seconds (promise 3); this is on top, for a busy machine.
 _CANCEL_SLACK = 3.0
+
+
+@contextlib.contextmanager
+def _known_to_sniffio() -> Iterator[None]:
+    """Say that asyncio runs here, as a task group asks when it starts something.
+
+    Where sniffio is installed, as clients of many APIs have it, anyio asks that; and outside of tasks, in a callback of
+    the loop, sniffio does not know.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None:
+        yield
+        return
+    token = sniffio.current_async_library_cvar.set("asyncio")
+    try:
+        yield
+    finally:
+        sniffio.current_async_library_cvar.reset(token)
 
 
 class Engine:
@@ -326,7 +345,8 @@ class Engine:
         by_lots(self._guarded_loop, iter(records), self.jobs.cancel)
 
     def _start_soon(self, function: Callable[..., Any], *args: Any) -> None:
-        self._group.start_soon(self._guarded_loop.guard, function, *args)
+        with _known_to_sniffio():
+            self._group.start_soon(self._guarded_loop.guard, function, *args)
 
     def statistics(self) -> Statistics:
         """Return a snapshot."""
