@@ -60,8 +60,8 @@ def options_of(job: Job, target: Target, reconcile: str | None, main: Mapping[st
     return _encode({name: value for name, value in options.items() if value}).decode()
 
 
-def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str | None]:
-    """Return the job of an earlier run, without its arguments, and the kind of its target.
+def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str | None, str | None]:
+    """Return the job of an earlier run, without its arguments, the kind of its target, and how it ran (`remember`).
 
     Raises:
         ConfigurationError: If it is a function of another main module than this program's.
@@ -71,6 +71,7 @@ def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str 
     if its is not None and its != main:
         raise ConfigurationError("job.target", f"is of the main module of another program, {' '.join(its.values())}")
     kind = options.pop("kind", None)
+    ran = options.pop("ran", None)
     retry = options.pop("retry", None)
     job = Job(
         stored.target,
@@ -80,7 +81,7 @@ def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str 
         retry=None if retry is None else RetryPolicy(**retry),
         **options,
     )
-    return job, kind
+    return job, kind, None if ran is None else _encode(ran).decode()
 
 
 def fingerprint(payload: Payload) -> bytes:
@@ -119,7 +120,25 @@ def outcome_of(
         deaths=record.killed,
         seconds=record.run_seconds,
         worker=record.worker,
+        ran=_ran(record),
     )
+
+
+def _ran(record: Record) -> str | None:
+    """Return what a record knows of how its job ran, as JSON text: nothing of one that ran as most do."""
+    found: dict[str, Any] = {}
+    if record.usage:
+        found["usage"] = record.usage
+    if record.isolation == "inline":
+        found["isolation"] = "inline"
+    return to_text(found) if found else None
+
+
+def remember(record: Record, ran: str | None) -> None:
+    """Give a record what the journal knows of how its job ran."""
+    found = {} if ran is None else json.loads(ran)
+    record.usage = found.get("usage")
+    record.isolation = found.get("isolation", "process") if record.attempts else None
 
 
 def value_of(outcome: StoredOutcome, target: Target) -> Any:

@@ -138,6 +138,7 @@ class DurableJobs(Jobs):
             record.number = known.id
             record.replayed = True
             record.attempts, record.run_seconds, record.worker = outcome.attempts, outcome.seconds, outcome.worker
+            _archive.remember(record, outcome.ran)
             try:
                 value = _archive.value_of(outcome, record.target)
             except Exception as error:  # annotations are user code: anything may come of them
@@ -187,7 +188,7 @@ class DurableJobs(Jobs):
                 effects[effect.key] = Done(ref) if effect.phase == "done" else None
         if effects:
             self._given_up[stored.id] = effects  # should what follows fail
-        job, kind = _archive.job_of(stored, self._main)
+        job, kind, ran = _archive.job_of(stored, self._main)
         self.limits.check(job.limits, "job.limits")
         target = self._targets.resolve(stored.target)
         if kind is not None:
@@ -196,6 +197,7 @@ class DurableJobs(Jobs):
         record.identity, record.kept = stored.identity, True
         record.attempts, record.deaths, record.suspect = stored.attempts, stored.deaths, stored.suspect
         record.effects = self._given_up.pop(stored.id, None)
+        _archive.remember(record, ran)
         self._register(record)
         lost = attempt is not None and attempt.state in ("leased", "started")
         what = "was running when its supervisor died"
@@ -365,6 +367,7 @@ class DurableJobs(Jobs):
                 self.running -= 1
                 follower.attempts, follower.run_seconds = record.attempts, record.run_seconds
                 follower.worker, follower.kept = record.worker, record.kept
+                follower.usage, follower.isolation = record.usage, record.isolation
                 super()._settle(follower, status, value=value, error=error)
 
     def abandon(self, record: Record, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:

@@ -86,6 +86,11 @@ class Progressed(Frame, tag="progress"):
     text: str = ""
 
 
+class Used(Frame, tag="usage"):
+    fence: int
+    counts: dict[str, int | float] = {}
+
+
 class Emitted(Frame, tag="item"):
     fence: int
     value: Any = None
@@ -166,6 +171,7 @@ AnyFrame = (
     | Result
     | Error
     | Progressed
+    | Used
     | Emitted
     | Logged
     | Called

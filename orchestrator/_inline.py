@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import _wire
 from orchestrator._child_process import Burial, ChildOwner, Exit
 from orchestrator._stderr import StderrReader
-from orchestrator.child import _target
+from orchestrator.child import _scope, _target
 from orchestrator.child._invoke import Limits, error_line, run_async, run_sync
 from orchestrator.child._resource import aclose_all, close_all
 from orchestrator.child._scope import JobCancelled, Resources, Scope
@@ -56,6 +56,7 @@ class InlineChild:
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
         self.limits = Limits(None, recipe.init["max_message_bytes"])
         self.resources = Resources()
+        self.params = _scope.Params(recipe.init.get("params"))
         self.stopping = False
         self._recipe = recipe
         self._owner = owner

@@ -324,7 +324,7 @@ class Jobs:
     def returned(self, attempt: Attempt, kind: str | None = None) -> None:
         """A child gave an attempt back (its target is of that kind), or died before it began it: it never counted."""
         record = self._take_from(attempt)
-        record.worker = None
+        record.worker = record.isolation = None
         self.running -= 1
         record.attempts -= 1
         if attempt.why is not None:

@@ -15,6 +15,7 @@ from orchestrator.exceptions import ConfigurationError, OrchestratorError
 
 Seconds = float | timedelta
 Effects = Literal["pure", "idempotent", "external", "at_most_once"]
+Isolation = Literal["process", "inline"]
 
 
 def seconds(value: Seconds | None, name: str, *, minimum: float = 0.0, exclusive: bool = True) -> float | None:
@@ -269,7 +270,8 @@ class ErrorRecord:
         notes: What was added with `add_note`.
         cause: The exception it was raised from, or that was being handled.
         bases: Qualified names of its class and its base classes, most derived first.
-        data: `code` and `status_code`, when the exception had such attributes with JSON values.
+        data: The attributes `code` and `status_code` (a number or a string), `retry_after` (seconds), `failure_class`
+            and `quota_scope` (strings) of the exception, those that it had.
     """
 
     type: str
@@ -347,6 +349,8 @@ class Outcome:
         item: The input of `map` it belongs to, else None.
         run_seconds: How long the last attempt ran.
         worker: Name of the worker that ran the last attempt.
+        usage: What all its attempts together reported with `child.usage`, those that crashed included.
+        isolation: Where the last attempt ran: `"process"` or `"inline"`; None when none did.
     """
 
     status: Status
@@ -359,6 +363,8 @@ class Outcome:
     item: Any = None
     run_seconds: float = 0.0
     worker: str | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
+    isolation: Isolation | None = None
 
     @property
     def succeeded(self) -> bool:

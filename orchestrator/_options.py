@@ -37,6 +37,7 @@ class Options:
     secrets: Sequence[str] = ()
     cwd: str | os.PathLike[str] | None = None
     preload: Sequence[str] = ()
+    params: Mapping[str, Any] | None = None
     max_jobs: int | None = None
     max_age: Seconds | None = None
     max_rss: int | None = None
@@ -86,6 +87,7 @@ class Options:
                 raise ConfigurationError("env", f"has the name {key!r}, which no environment can hold")
             if value is not None and (not isinstance(value, str) or "\0" in value):
                 raise ConfigurationError(f"env[{key!r}]", f"must be a string, or None to remove it, not {value!r}")
+        self._check_params()
         self._check_cwd()
 
     def _set(self, name: str, value: Any) -> None:
@@ -142,6 +144,19 @@ class Options:
             raise ConfigurationError("command", "is empty; give the path of a Python interpreter")
         self._set(name, values)
 
+    def _check_params(self) -> None:
+        if self.params is not None and not isinstance(self.params, Mapping):
+            raise ConfigurationError("params", f"must be a mapping, not {type(self.params).__name__}")
+        params = dict(self.params or {})
+        problem = _wire.find_inexact(params, "params")
+        if problem is not None:
+            raise ConfigurationError(*problem)
+        text = _wire.encode_json(params)
+        if len(text) > self.max_message_bytes:
+            size = f"{len(text)} bytes are more than max_message_bytes={self.max_message_bytes}"
+            raise ConfigurationError("params", size)
+        self._set("params", _wire.decode_json(text))  # as they are now, whatever the caller does with them later
+
     def _check_cwd(self) -> None:
         if self.cwd is None:
             return
@@ -168,6 +183,7 @@ class OptionsDict(TypedDict, total=False):
     secrets: Sequence[str]
     cwd: str | os.PathLike[str] | None
     preload: Sequence[str]
+    params: Mapping[str, Any] | None
     max_jobs: int | None
     max_age: Seconds | None
     max_rss: int | None

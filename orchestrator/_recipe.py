@@ -131,6 +131,8 @@ def recipe_of(
         "max_message_bytes": options.max_message_bytes,
         "preload": list(options.preload),
     }
+    if options.params:
+        init["params"] = options.params
     if main is not None:
         init["main"] = main
     return Recipe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import _state
-from orchestrator._models import Job, Outcome, Status
+from orchestrator._models import Isolation, Job, Outcome, Status
 
 if TYPE_CHECKING:
     import asyncio
@@ -75,6 +75,7 @@ class Record:
         deaths: Children that died while they ran this job.
         attempt: The attempt that is on, or None.
         survivors: Processes that its ended attempts started and that could not be killed.
+        usage: What all its attempts have used so far; None when none said so.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class Record:
         "id",
         "identity",
         "index",
+        "isolation",
         "item",
         "items",
         "job",
@@ -114,6 +116,7 @@ class Record:
         "target",
         "ticket",
         "total_timer",
+        "usage",
         "value",
         "withdrawn",
         "worker",
@@ -155,7 +158,9 @@ class Record:
         self.gather = True  # a generator's items become the value, unless somebody reads them
         self.items: list[Any] = []
         self.run_seconds = 0.0
+        self.usage: dict[str, float] | None = None
         self.worker: str | None = None
+        self.isolation: Isolation | None = None
         self.index: int | None = None
         self.item: Any = None
 
@@ -176,6 +181,13 @@ class Record:
     def killed(self) -> int:
         """How many children died while they ran it, whoever was to blame."""
         return self.deaths + self.forgiven
+
+    def use(self, counts: Mapping[str, float]) -> None:
+        """Add what an attempt has used."""
+        if self.usage is None:
+            self.usage = {}
+        for name, number in counts.items():
+            self.usage[name] = self.usage.get(name, 0) + number
 
     def disarm(self) -> None:
         """Forget timers and requests of a job that is settled."""
@@ -219,4 +231,6 @@ class Record:
             item=self.item,
             run_seconds=self.run_seconds,
             worker=self.worker,
+            usage=self.usage or {},
+            isolation=self.isolation,
         )

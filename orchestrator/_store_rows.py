@@ -86,6 +86,7 @@ class StoredOutcome(NamedTuple):
         typed: Whether the value travels by the target's annotation.
         error: As JSON text.
         seconds: How long the last attempt ran.
+        ran: Its usage, and where it ran, as JSON text; kept among the options of its job.
     """
 
     status: str
@@ -96,6 +97,7 @@ class StoredOutcome(NamedTuple):
     deaths: int
     seconds: float
     worker: str | None
+    ran: str | None = None
 
 
 class StoredBirth(NamedTuple):

@@ -46,6 +46,7 @@ _SETTLE = (
     "UPDATE jobs SET identity=CASE WHEN v.column2 IN ('cancelled','expired') THEN NULL ELSE identity END, "
     "status=v.column2, value=v.column3, typed=v.column4, error=v.column5, attempts=v.column6, "
     "deaths=v.column7, seconds=v.column8, worker=v.column9, settled=v.column10, "
+    "options=CASE WHEN v.column12 IS NULL THEN options ELSE json_set(options,'$.ran',json(v.column12)) END, "
     "files=CASE WHEN v.column11 IS NULL THEN files ELSE json_patch(coalesce(files,'{{}}'), v.column11) END "
     "FROM ({values}) AS v WHERE jobs.id=v.column1 AND jobs.status IS NULL"
 )
@@ -72,7 +73,9 @@ _META = (
 # One row, for each row that is fetched is one more wait for Python's lock.
 _KNOWN = (
     "SELECT json_group_array(json_array(v.column2, jobs.id, hex(jobs.hash), jobs.status, jobs.value, jobs.typed, "
-    "jobs.error, jobs.attempts, jobs.deaths, jobs.seconds, jobs.worker, jobs.files)) FROM ({values}) AS v "
+    "jobs.error, jobs.attempts, jobs.deaths, jobs.seconds, jobs.worker, jobs.files, "
+    "json_extract(jobs.options,'$.ran')||'')) "
+    "FROM ({values}) AS v "
     "JOIN jobs ON jobs.identity=v.column1 WHERE jobs.id<>v.column2"
 )
 
@@ -176,7 +179,8 @@ def _rows(batch: Batch, payloads: Payloads) -> tuple[list[Any], int, list[Any], 
         if outcome is None:
             end: tuple[Any, ...] = (None, None, None, None, job.attempts, job.deaths, None, None)
         else:
-            end = _without_large(outcome, files, outsource) if batch.has_large else outcome
+            end = (_without_large(outcome, files, outsource) if batch.has_large else outcome)[:-1]
+            job = job._replace(options=_with_ran(job.options, outcome.ran))
             if outcome.status in ("cancelled", "expired"):
                 job = job._replace(identity=None)
         jobs.append((*job[:10], job.suspect, job.created, *end, when, _names(files)))
@@ -184,8 +188,15 @@ def _rows(batch: Batch, payloads: Payloads) -> tuple[list[Any], int, list[Any], 
         if number not in batch.jobs:
             files = {}
             outcome = _without_large(outcome, files, outsource) if batch.has_large else outcome
-            settled.append((number, *outcome, when, _names(files)))
+            settled.append((number, *outcome[:-1], when, _names(files), outcome.ran))
     return jobs, 22 if has_whole else 15, settled, made
+
+
+def _with_ran(options: str, ran: str | None) -> str:
+    if ran is None:
+        return options
+    rest = options[1:].lstrip()
+    return f'{{"ran":{ran}{"" if rest == "}" else ","}{rest}'
 
 
 def _names(files: dict[str, str]) -> str | None:
@@ -213,7 +224,7 @@ def _write(
     settled: list[Any],
 ) -> list[list[Any]]:
     # First, for it may free an identity.
-    _execute(connection, _SETTLE, settled, 11)
+    _execute(connection, _SETTLE, settled, 12)
     _execute(connection, _NEW_JOB if width == 15 else _NEW_OR_WHOLE_JOB, jobs, width)
     _execute(connection, _ATTEMPT, batch.attempts.values(), 9)
     _execute(connection, _EFFECT, batch.effects.values(), 5)
@@ -227,7 +238,7 @@ def _write(
 
 
 def _known(row: list[Any], payloads: Payloads) -> Known:
-    number, digest, status, value, typed, error, attempts, deaths, seconds, worker, files = row
+    number, digest, status, value, typed, error, attempts, deaths, seconds, worker, files, ran = row
     if status is None:
         return Known(number, bytes.fromhex(digest), None)
     if files is not None:
@@ -236,5 +247,5 @@ def _known(row: list[Any], payloads: Payloads) -> Known:
         except OSError as problem:
             # It is committed: to try again would help nobody.
             status, value, error = "failed", None, lost(number, problem)
-    outcome = StoredOutcome(status, value, bool(typed), error, attempts, deaths, seconds, worker)
+    outcome = StoredOutcome(status, value, bool(typed), error, attempts, deaths, seconds, worker, ran)
     return Known(number, bytes.fromhex(digest), outcome)

@@ -55,6 +55,7 @@ class Supervisor:
         secrets: Names of variables that children get over their pipe, not in their environment block.
         cwd: Working directory of children.
         preload: Modules, or `"module:function"` to call, before a child counts as ready.
+        params: JSON values, such as the parameters of a run, that jobs read with `child.params()`.
         max_jobs: Replace a child after so many jobs.
         max_age: Replace a child between two jobs after so many seconds, ten percent more or less.
         max_rss: Replace a child between two jobs when it and its descendants have more bytes of memory than this.
@@ -90,6 +91,7 @@ class Supervisor:
         secrets: Sequence[str] = (),
         cwd: str | os.PathLike[str] | None = None,
         preload: Sequence[str] = (),
+        params: Mapping[str, Any] | None = None,
         max_jobs: int | None = None,
         max_age: Seconds | None = None,
         max_rss: int | None = None,
@@ -116,6 +118,7 @@ class Supervisor:
             secrets=secrets,
             cwd=cwd,
             preload=preload,
+            params=params,
             max_jobs=max_jobs,
             max_age=max_age,
             max_rss=max_rss,

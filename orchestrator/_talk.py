@@ -65,6 +65,8 @@ class Talk:
                 attempt.heard()
                 record.progress = Progress(done=frame.done, total=frame.total, text=frame.text, attempt=number)
                 listener.event(record, record.progress)
+            case _frames.Used():
+                record.use(frame.counts)
             case _frames.Emitted():
                 if record.target.is_generator and record.gather and not record.read:
                     record.items.append(frame.value)

@@ -40,6 +40,7 @@ CHILD_TO_PARENT = (
     "result",
     "error",
     "progress",
+    "usage",
     "item",
     "log",
     "callback",

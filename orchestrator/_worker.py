@@ -14,7 +14,7 @@ from orchestrator._health import Health
 from orchestrator._hearing import Hearing
 from orchestrator._inline import InlineChild
 from orchestrator._leases import Leases
-from orchestrator._models import DeathCertificate
+from orchestrator._models import DeathCertificate, Isolation
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import WorkerStatistics
 from orchestrator.exceptions import LaunchError
@@ -48,6 +48,7 @@ class Worker:
         cleaning: Processes that a cancelled job left behind are being killed; no new job until they are gone.
         health: The condition of its child.
         spare: It takes no jobs; its child is kept for another worker's place.
+        isolation: What its child, or the last one, is in.
     """
 
     def __init__(self, name: str, pool: Pool, desk: Desk, talk: Listener, recipe: Recipe, allowance: Allowance) -> None:
@@ -69,6 +70,7 @@ class Worker:
         self.leases: Leases | None = None
         self.last_death: DeathCertificate | None = None
         self.start_timer: asyncio.TimerHandle | None = None
+        self.isolation: Isolation = "process"
         self._recipe = recipe
         self._allowance = allowance
         self._loop = pool.loop
@@ -178,6 +180,7 @@ class Worker:
         self._was_ready = self.turning = self.cleaning = False
         self._start_began = self._loop.time()
         self._outbox.clear()
+        self.isolation = "inline" if self._recipe.inline else "process"
         kind = InlineChild if self._recipe.inline else Child
         self.child = kind(f"{self.name}-{self.generation}", self._recipe, self)
         self.health = Health(self, self.child, self._allowance, self._loop)
@@ -236,6 +239,7 @@ class Worker:
         assert self.leases is not None
         record.state = "running"
         record.attempts += 1
+        record.isolation = self.isolation
         attempt = record.attempt = Attempt(self.desk.leased(record), record, self, self._loop)
         if self.health.use.give():
             self._loop.call_soon(self.pool.relieve, self)

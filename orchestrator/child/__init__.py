@@ -5,6 +5,7 @@ Outside a child every function is a no-op or a local equivalent, so job code run
 
 from __future__ import annotations
 
+from orchestrator.child import _scope
 from orchestrator.child._scope import JobCancelled, current, local_resources
 
 TYPE_CHECKING = False
@@ -25,10 +26,12 @@ __all__ = (
     "effect_done",
     "emit",
     "log",
+    "params",
     "permit",
     "progress",
     "resource",
     "stop_requested",
+    "usage",
 )
 
 
@@ -103,6 +106,12 @@ def effect_done(key: str, ref: Any = None) -> None:
     done(current(), key, ref)
 
 
+def params() -> dict[str, Any]:
+    """Return what the supervisor was given as `params`, a copy; outside a child an empty dictionary."""
+    scope = current()
+    return (_scope.local_params if scope is None else scope.host.params).read()
+
+
 def permit(name: str, weight: float = 1) -> Permit:
     """Return a context manager, `with` or `async with`, that holds a permit of the supervisor's limit `name`."""
     from orchestrator.child._permit import Permit
@@ -122,6 +131,20 @@ def resource(name: str, factory: Callable[[], T]) -> T:
 
     made: T = obtain(resources, name, factory)
     return made
+
+
+def usage(**counts: float) -> None:
+    """Add to what this job has used, such as `prompt=120, output=30` tokens; see `Outcome.usage`.
+
+    It is told at once, so what an attempt used counts even if its child dies before it is done.
+
+    Raises:
+        TypeError: If one is no number.
+        ValueError: If one is infinite or no number at all (`nan`).
+    """
+    scope = current()
+    if scope is not None:
+        scope.usage(counts)
 
 
 def stop_requested() -> bool:

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 _LONGEST_MESSAGE = 32 * 1024
 _LONGEST_TRACEBACK = 128 * 1024
 _DEEPEST_CAUSE = 8
+# What callers decide by, as a number or a name: a longer text is none, and a larger number no JSON reader's.
+_LONGEST_DATA = 1024
+_LARGEST = 2**63
+_ATTRIBUTES: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("code", (int, str)),
+    ("status_code", (int, str)),
+    ("retry_after", (int, float)),
+    ("failure_class", (str,)),
+    ("quota_scope", (str,)),
+)
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -69,12 +79,15 @@ def _formatted(error: BaseException) -> str:
 
 def _data(error: BaseException) -> dict[str, Any]:
     data: dict[str, Any] = {}
-    for name in ("code", "status_code"):
+    for name, kinds in _ATTRIBUTES:
         try:
             value = getattr(error, name, None)
-        except Exception:
+        except BaseException:
             continue  # a property of user code that fails tells nothing
-        if type(value) is int or type(value) is str:
+        # Of these very types: a subclass is user code that may do anything when it is looked at.
+        if type(value) in kinds and (
+            len(value) <= _LONGEST_DATA if type(value) is str else -_LARGEST < value < _LARGEST  # type: ignore[operator]
+        ):
             data[name] = value
     return data
 

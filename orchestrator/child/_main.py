@@ -7,7 +7,7 @@ import os
 import sys
 
 from orchestrator import _wire
-from orchestrator.child import _capture, _fork, _plain
+from orchestrator.child import _capture, _fork, _plain, _scope
 from orchestrator.child._inbox import end_protocol
 from orchestrator.child._runtime import Runtime
 from orchestrator.child._stdio import LineWriter, claim_protocol_fds
@@ -103,6 +103,9 @@ def _apply_init(runtime: Runtime) -> None:
     folder = runtime.limits.folder = init.get("temp")
     if folder:
         _keep_files(runtime, folder)
+    if init.get("params"):
+        # Also for what is preloaded, and for threads that know of no job.
+        runtime.params = _scope.local_params = _scope.Params(init["params"])
     _capture.install(runtime)
     for name in init.get("preload") or ():
         if ":" in name:

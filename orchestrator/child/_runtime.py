@@ -79,6 +79,7 @@ class Runtime:
         self.resources = _scope.local_resources
         self.flavour: str | None = None
         self.init: dict[str, Any] = {}
+        self.params = _scope.local_params
         self.limits = Limits(None, _wire.MAX_MESSAGE_BYTES)
         self.running: Scope | None = None
         # Of an async child: end the job's task; and the task, with the generator that it iterates.

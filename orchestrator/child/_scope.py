@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
         Attributes:
             resources: What is kept between jobs.
+            params: What the supervisor tells all jobs.
             limits: `limits.largest` bounds a frame in bytes.
             copied: This process is a forked copy, which does not answer for the job.
             stopping: The whole child is to stop.
         """
 
         resources: Resources
+        params: Params
         limits: Limits
         copied: bool
 
@@ -64,6 +66,17 @@ class Resources:
     def __init__(self) -> None:
         self.made: dict[str, Any] = {}
         self.roots: set[tuple[int, bytes]] = set()
+
+
+class Params:
+    """What the supervisor was given as `params`; each who asks gets a copy, so that no job sees what another did."""
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        self._text = _wire.encode_json(params) if params else "{}"
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = _wire.decode_json(self._text)
+        return found
 
 
 class Credits:
@@ -181,6 +194,18 @@ class Scope:
         frame = {"type": "progress", "fence": self.fence, "done": _plain(done) or 0, "total": _plain(total)}
         frame["text"] = text[:_LONGEST_PROGRESS]
         self._send_latest("progress", _wire.encode(frame))
+
+    def usage(self, counts: dict[str, Any]) -> None:
+        plain = {}
+        for name, number in counts.items():
+            if isinstance(number, bool | str) or not hasattr(number, "__float__"):
+                raise TypeError(f"usage({name}=…) takes a number, not {type(number).__name__}")
+            plain[name] = _plain(number)
+            if plain[name] is None:
+                raise ValueError(f"usage({name}={number!r}) cannot be added up")
+        if plain and not self._over:
+            # At once: what an attempt has used counts, also if its child dies the moment after.
+            self.host.write(_wire.encode({"type": "usage", "fence": self.fence, "counts": plain}))
 
     def _send_latest(self, what: object, line: bytes) -> None:
         """Send a frame now, or when it is time, unless a later one of the same kind comes before that."""
@@ -324,6 +349,7 @@ _disabled = False
 
 # Those of this process; outside a child they are kept for its life.
 local_resources = Resources()
+local_params = Params()
 
 
 def current() -> Scope | None:
