@@ -63,6 +63,5 @@ def format_of(name: str, given: str | None, *, default: str | None = None) -> Fo
             return Format(kind, gzip)
     if default is not None:
         return parse_format(default)
-    raise BatchError(
-        f"{name!r} does not tell its format: names end in .jsonl, .csv or .parquet, perhaps with .gz; or give the format"
-    )
+    endings = ".jsonl, .csv or .parquet, perhaps with .gz"
+    raise BatchError(f"{name!r} does not tell its format: let it end in {endings}, or give the format")

@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator import Limit
 from orchestrator.exceptions import ConfigurationError
-
 from orchestrator_adapters.batch._errors import BatchError
 from orchestrator_adapters.batch._params import Multiprocessing, Params
 from orchestrator_adapters.batch._params_file import Document, from_mapping, read_file
@@ -21,7 +20,6 @@ SECTIONS = ("multiprocessing", "limits")
 # Keys of a limit are the fields of `orchestrator.Limit`; its name is the key it stands under.
 LIMIT_KEYS = tuple(part.name for part in fields(Limit) if part.name != "name")
 _KEYS = tuple(part.name for part in fields(Multiprocessing))
-_LEAST = {name: 1 for name in _KEYS}
 
 
 def check_params(source: str | os.PathLike[str] | Mapping[str, Any]) -> Params:
@@ -72,9 +70,10 @@ class _Multiprocessing:
         """Return the section with its defaults."""
         for key in given:
             _known(self._document, ("multiprocessing", key), key, _KEYS)
-        return Multiprocessing(
-            **{key: getattr(self, f"_{key}", self._count)(key, value) for key, value in given.items()}
-        )
+        settings: dict[str, Any] = {
+            key: getattr(self, f"_{key}", self._count)(key, value) for key, value in given.items()
+        }
+        return Multiprocessing(**settings)
 
     def _wrong(self, key: str, problem: str) -> BatchError:
         return self._document.error(("multiprocessing", key), problem)

@@ -1,4 +1,4 @@
-"""Where records come from: a file, stdin or an iterable, as numbered rows that are read no faster than they are taken."""
+"""Where records come from: a file, stdin or an iterable; read no faster than they are taken."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # The engine's bound on a message is the same; a larger record could not be sent to a child.
 MAX_ROW_BYTES = 16 * 2**20
+# Of a bad row so much is worth keeping: enough to find it, too little to fill a journal.
+SHOWN = 1000
 
 
 class Row(NamedTuple):
@@ -50,7 +52,7 @@ class Source(ABC):
         """Return how many records there are; None when only reading them to the end would tell."""
 
     @abstractmethod
-    def __aiter__(self) -> AsyncGenerator[Row, None]:
+    def __aiter__(self) -> AsyncGenerator[Row, None]:  # noqa: PYI058  callers close it
         """Return the records from the first on; close what is returned (`contextlib.aclosing`) if you leave early.
 
         Raises:

@@ -31,7 +31,6 @@ class Input:
 
     def __init__(self, path: str | None, name: str) -> None:
         self.name = name
-        self.is_interruptible = True
         self.stopped = False
         self._owned = path is not None
         self._waker: tuple[int, int] | None = None
@@ -39,8 +38,10 @@ class Input:
             self.descriptor = 0
             _use_binary_mode(0)
         else:
+            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
             try:
-                self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+                # Non-blocking, for to open a pipe whose writer has not come yet would wait for it here.
+                self.descriptor = os.open(path, flags)
             except OSError as error:
                 raise BatchError(f"{name} cannot be opened: {reason(error)}") from error
         try:
@@ -48,11 +49,10 @@ class Input:
         except OSError as error:  # a stdin that was closed before this process began
             raise BatchError(f"{name} cannot be read: {reason(error)}") from error
         self.is_regular = stat.S_ISREG(mode)
-        if not self.is_regular:
-            # A read of a pipe or a terminal may wait for hours. Windows has no way to wait for either and a wake-up.
-            self.is_interruptible = sys.platform != "win32"
-            if self.is_interruptible:
-                self._waker = os.pipe()
+        # A read of a pipe or a terminal may wait for hours, and Windows cannot wait for either of it and a wake-up.
+        self.can_be_stopped = self.is_regular or sys.platform != "win32"
+        if not self.is_regular and self.can_be_stopped:
+            self._waker = os.pipe()
 
     def read(self) -> bytes:
         """Return the next bytes; none at the end, or after `stop`.
@@ -60,14 +60,17 @@ class Input:
         Raises:
             BatchError: If the file cannot be read any further.
         """
-        if self.stopped:
-            return b""
         try:
-            if self._waker is not None:
-                self._wait(self._waker[0])
-                if self.stopped:
-                    return b""
-            return os.read(self.descriptor, CHUNK_BYTES)
+            while not self.stopped:
+                if self._waker is not None:
+                    self._wait(self._waker[0])
+                    if self.stopped:
+                        break
+                try:
+                    return os.read(self.descriptor, CHUNK_BYTES)
+                except BlockingIOError:
+                    pass  # non-blocking, and somebody else was faster: wait again
+            return b""
         except OSError as error:
             raise BatchError(f"{self.name} cannot be read any further: {reason(error)}", RESUMABLE) from error
 
@@ -129,8 +132,13 @@ def _unzipped(source: Input) -> Iterator[bytes]:
                 # Bounded, for a megabyte of gzip may hold a gigabyte of text.
                 piece = unzip.decompress(data, 4 * CHUNK_BYTES)
             except zlib.error as error:
-                what = "is damaged" if taken or unzip.unconsumed_tail else "is not gzip, or damaged"
-                raise BatchError(f"{source.name} {what} after {taken:,} bytes of text: {error}", RESUMABLE) from None
+                if not taken and data[:2] != b"\x1f\x8b":
+                    raise BatchError(
+                        f"{source.name} is not compressed with gzip, which its name or format says"
+                    ) from None
+                raise BatchError(
+                    f"{source.name} is damaged after {taken:,} bytes of text: {error}", RESUMABLE
+                ) from None
             taken += len(piece)
             if piece:
                 yield piece

@@ -1,17 +1,20 @@
-"""Records from a file or stdin, in whichever format."""
+"""Records from a file or stdin, JSON lines or CSV."""
 
 from __future__ import annotations
 
 import os
 import stat
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
 
 from orchestrator_adapters.batch._errors import BatchError, reason
 from orchestrator_adapters.batch._formats import Format, format_of
 from orchestrator_adapters.batch._source import Row, Source
 from orchestrator_adapters.batch._source_bytes import Input, chunks
 from orchestrator_adapters.batch._source_rows import RowReader
-from orchestrator_adapters.batch._source_thread import rows_from_thread
+from orchestrator_adapters.batch._source_thread import ReaderThread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -24,21 +27,27 @@ def open_file_source(value: str, format: str | None) -> Source:
         BatchError: If there is no such file, or it can be seen that it cannot be read.
     """
     if value == "-":
-        return TextSource(None, "stdin", format_of("stdin", format, default="jsonl"))
-    if not value:
-        raise BatchError("the source is an empty path")
-    try:
-        if stat.S_ISDIR(os.stat(value).st_mode):
-            raise BatchError(f"the source {value!r} is a folder; name a file in it")
-    except OSError as error:
-        raise BatchError(f"the source {value!r} cannot be opened: {reason(error)}") from error
-    except ValueError as error:  # a NUL in the path
-        raise BatchError(f"the source {value!r} cannot be opened: {error}") from None
-    return TextSource(value, value, format_of(value, format))
+        path, name, how = None, "stdin", format_of("stdin", format, default="jsonl")
+    else:
+        if not value:
+            raise BatchError("the source is an empty path")
+        try:
+            if stat.S_ISDIR(os.stat(value).st_mode):
+                raise BatchError(f"the source {value!r} is a folder; name a file in it")
+        except OSError as error:
+            raise BatchError(f"the source {value!r} cannot be opened: {reason(error)}") from error
+        except ValueError as error:  # a NUL in the path
+            raise BatchError(f"the source {value!r} cannot be opened: {error}") from None
+        path, name, how = value, value, format_of(value, format)
+    if how.kind == "parquet":
+        from orchestrator_adapters.batch._source_parquet import ParquetSource
+
+        return ParquetSource(path, name, how)
+    return TextSource(path, name, how)
 
 
-class TextSource(Source):
-    """JSON lines or CSV.
+class FileSource(Source):
+    """What all files have in common.
 
     Args:
         path: The file; None for stdin.
@@ -49,33 +58,89 @@ class TextSource(Source):
     def __init__(self, path: str | None, name: str, format: Format) -> None:
         self.name = name
         self.path = path
-        self._format = format
-        self.description: dict[str, Any] = {"kind": "stdin" if path is None else "file", "format": str(format)}
+        self.format = format
+        self.description: dict[str, Any] = {"kind": "stdin", "format": str(format)}
+        self.is_regular = False
         if path is not None:
-            Input(path, name).close()
             status = os.stat(path)
-            self.description |= {
+            self.is_regular = stat.S_ISREG(status.st_mode)
+            self.description = {
+                "kind": "file",
+                "format": str(format),
                 "path": os.path.abspath(path),
                 "bytes": status.st_size,
                 "modified": status.st_mtime_ns,
             }
+        if self.is_regular:  # to open a pipe and leave it again would end its writer
+            source = Input(path, name)
+            try:
+                self._look(source)
+            finally:
+                source.close()
+
+    def _look(self, source: Input) -> None:
+        """Raise BatchError if it can be seen that the file cannot be read."""
 
     async def count(self) -> int | None:
-        return None
+        if not self.is_regular:
+            return None
+        source = Input(self.path, self.name)
+
+        def run() -> int | None:
+            try:
+                total = self._count(source)
+                return None if source.stopped else total
+            except BatchError:
+                return None  # whoever reads the records hears of it
+            finally:
+                source.close()
+
+        try:
+            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+        finally:
+            source.stopped = True  # of one that was cancelled: its thread ends with the block it reads
+
+    @abstractmethod
+    def _count(self, source: Input) -> int:
+        """Return how many records an open file holds."""
 
     async def __aiter__(self) -> AsyncGenerator[Row, None]:
         source = Input(self.path, self.name)
+        thread = ReaderThread(
+            lambda push: self._read(source, push), source.stop, source.close, can_be_stopped=source.can_be_stopped
+        )
+        rows = thread.rows()
         try:
-
-            def read(push: Callable[[list[Row]], None]) -> None:
-                RowReader(chunks(source, gzip=self._format.gzip), self.name, push).read_json_lines()
-
-            rows = rows_from_thread(read, source.stop, is_interruptible=source.is_interruptible)
-            try:
-                async for row in rows:
-                    yield row
-            finally:
-                await rows.aclose()
+            async for row in rows:
+                yield row
         finally:
-            if source.is_interruptible:
-                source.close()
+            await rows.aclose()
+
+    @abstractmethod
+    def _read(self, source: Input, push: Callable[[list[Row]], None]) -> None:
+        """Push the rows of an open file or stdin, block by block."""
+
+
+class TextSource(FileSource):
+    """JSON lines or CSV."""
+
+    def _look(self, source: Input) -> None:
+        def push(rows: list[Row]) -> None:
+            raise _Seen
+
+        # The first block is enough for a header; reading fails here as it would fail later.
+        try:
+            RowReader(chunks(source, gzip=self.format.gzip), self.name, push).read(self.format.kind)
+        except _Seen:
+            pass
+
+    def _count(self, source: Input) -> int:
+        pieces = chunks(source, gzip=self.format.gzip)
+        return RowReader(pieces, self.name, lambda rows: None).count(self.format.kind)
+
+    def _read(self, source: Input, push: Callable[[list[Row]], None]) -> None:
+        RowReader(chunks(source, gzip=self.format.gzip), self.name, push).read(self.format.kind)
+
+
+class _Seen(Exception):
+    """Ends a look at the beginning of a file."""

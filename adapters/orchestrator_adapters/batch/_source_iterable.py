@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
-
 from orchestrator_adapters.batch._errors import RESUMABLE, BatchError
-from orchestrator_adapters.batch._source import MAX_ROW_BYTES, Row, Source
+from orchestrator_adapters.batch._source import MAX_ROW_BYTES, SHOWN, Row, Source
 from orchestrator_adapters.batch._values import Unfit, to_json_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-_SHOWN = 1000  # characters of a bad record that are worth keeping
 
 
 def open_iterable_source(value: Any) -> Source:
@@ -26,6 +24,8 @@ def open_iterable_source(value: Any) -> Source:
     kind = type(value).__name__
     if isinstance(value, bytes | bytearray | Mapping):
         raise BatchError(f"the source is a single {kind}; give an iterable of records, such as a list with it")
+    if isinstance(value, io.IOBase):
+        raise BatchError("the source is an open file; give its path, or '-' for stdin")
     if not isinstance(value, AsyncIterable | Iterable):
         raise BatchError(f"the source is a {kind}; give a path, '-' for stdin, or an iterable of records")
     return _IterableSource(value)
@@ -66,15 +66,15 @@ def _row(number: int, value: Any) -> Row:
     try:
         content, size = to_json_value(value)
     except Unfit as problem:
-        return Row(number, place, repr(value)[:_SHOWN], str(problem))
+        return Row(number, place, repr(value)[:SHOWN], str(problem))
     if size > MAX_ROW_BYTES:
         problem_text = f"the record is larger than {MAX_ROW_BYTES} bytes; pass large data by file name"
-        return Row(number, place, repr(value)[:_SHOWN], problem_text)
+        return Row(number, place, repr(value)[:SHOWN], problem_text)
     return Row(number, place, content)
 
 
 async def _close(iterator: Any) -> None:
-    # Generators hold what their `finally` frees: a file, a cursor. Whatever else has no such method has nothing to free.
+    # What a generator holds its `finally` frees: a file, a cursor. Others have nothing to free, or know when to.
     close = getattr(iterator, "aclose", None)
     if close is None and inspect.isgenerator(iterator):
         close = iterator.close

@@ -22,9 +22,9 @@ def to_json_value(value: Any) -> tuple[Any, int]:
         Unfit: If a part of it has no such form.
     """
     try:
-        if _find_unfit(value, "") is not None:
+        if find_unfit(value, "") is not None:
             value = msgspec.to_builtins(value, enc_hook=_to_builtins, order="deterministic")
-            unfit = _find_unfit(value, "")
+            unfit = find_unfit(value, "")
             if unfit is not None:
                 raise Unfit(unfit)
         return value, len(msgspec.json.encode(value))
@@ -46,7 +46,7 @@ def _to_builtins(value: Any) -> Any:
     raise TypeError(f"it holds a {type(value).__module__}.{type(value).__qualname__}")
 
 
-def _find_unfit(value: Any, path: str) -> str | None:
+def find_unfit(value: Any, path: str) -> str | None:
     """Return what is not JSON in a value, or None."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
@@ -59,13 +59,13 @@ def _find_unfit(value: Any, path: str) -> str | None:
         for key, part in value.items():
             if type(key) is not str:
                 return f"{path or 'the record'} has the key {key!r}, which is not a string"
-            problem = _find_unfit(part, f"{path}.{key}" if path else key)
+            problem = find_unfit(part, f"{path}.{key}" if path else key)
             if problem is not None:
                 return problem
         return None
     if kind is list or kind is tuple:
         for index, part in enumerate(value):
-            problem = _find_unfit(part, f"{path}[{index}]")
+            problem = find_unfit(part, f"{path}[{index}]")
             if problem is not None:
                 return problem
         return None
