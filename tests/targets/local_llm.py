@@ -14,10 +14,11 @@ from urllib.request import Request, urlopen
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.append(str(SCRIPTS))
 
-from _llm_quota import Quota  # noqa: E402 - where it is was said above
+from _llm_faults import Fault, gemini_refusal, openai_refusal  # noqa: E402 - where they are was said above
+from _llm_quota import Quota  # noqa: E402
 from _llm_server import KEY, ModelServer  # noqa: E402
 
-__all__ = ("KEY", "ModelServer", "Quota", "configure", "served", "stats")
+__all__ = ("KEY", "Fault", "ModelServer", "Quota", "configure", "gemini_refusal", "openai_refusal", "served", "stats")
 
 
 @contextmanager

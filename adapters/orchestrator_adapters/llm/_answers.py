@@ -103,7 +103,7 @@ def inlined(schema: dict[str, Any]) -> dict[str, Any]:
         if name in inside or name not in definitions:
             kept.add(name)
             return node
-        rest = {key: inner for key, inner in node.items() if key != "$ref"}
+        rest = {key: inner for key, inner in node.items() if key not in ("$ref", "$defs")}
         return {**resolve(definitions[name], (*inside, name)), **rest}
 
     found: dict[str, Any] = resolve(schema, ())
