@@ -1,5 +1,6 @@
 """`orchestrator batch`: the commands and their options; every problem of a user is one sentence and an exit code."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,11 @@ Name = Annotated[
 Folder = Annotated[str, typer.Option(metavar="FOLDER", help="Where runs keep their journals.", rich_help_panel=KEEPING)]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run did.", rich_help_panel=KEEPING)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OneRun = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", show_default=False, help="Of the run; needed where there are several.")
+]
+SomeRun = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="Of one run; all of them.")]
+RunsFolder = Annotated[str, typer.Option("--folder", metavar="FOLDER", help="Where runs keep their journals.")]
 
 
 @app.command()
@@ -187,6 +193,70 @@ def check(
             ),
             as_json=as_json,
         )
+
+    return _told(body)
+
+
+@app.command()
+def status(name: SomeRun = None, folder: RunsFolder = ".orchestrator", as_json: AsJson = False) -> int:
+    """Say how runs stand: their records by state, and the command that goes on."""
+
+    def body() -> int:
+        from orchestrator_adapters.batch._runs import folders, run_folder, state_of
+
+        root = Path(folder)
+        states = [state_of(path) for path in (folders(root) if name is None else [run_folder(root, name)])]
+        if as_json:
+            typer.echo(json.dumps({"runs": [state.as_json() for state in states]}, indent=2, ensure_ascii=False))
+        else:
+            typer.echo("\n".join(line for state in states for line in state.lines()) or f"no runs in {folder}")
+        return 0
+
+    return _told(body)
+
+
+@app.command("retry-failed")
+def retry_failed(
+    name: OneRun = None,
+    folder: RunsFolder = ".orchestrator",
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="CLASS", help="Only failures of this class. Repeatable.")
+    ] = None,
+) -> int:
+    """Make the failed records of a run pending again, with all their attempts; the next `run` runs them."""
+
+    def body() -> int:
+        from orchestrator_adapters.batch import _runs
+
+        count, state = _runs.retry_failed(_runs.run_folder(Path(folder), name), classes or ())
+        typer.echo(f"{state.name}: {count:,} failed {'record is' if count == 1 else 'records are'} pending again.")
+        if count:
+            typer.echo(f"Run them: {state.command or 'give the command of this run again'}")
+        return 0
+
+    return _told(body)
+
+
+@app.command()
+def export(
+    name: OneRun = None,
+    folder: RunsFolder = ".orchestrator",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE|-", help="Where to.")] = "-",
+    output_format: Annotated[
+        str | None, typer.Option("--output-format", metavar="FORMAT", help="Where the name does not tell.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="The records that failed, and why.")] = False,
+) -> int:
+    """Write the results that a run has so far, in the order of the records, whether it is finished or not."""
+
+    def body() -> int:
+        from orchestrator_adapters.batch import _runs
+
+        count = _runs.export(_runs.run_folder(Path(folder), name), output, output_format, failed=failed)
+        if output != "-":
+            what = "failed record" if failed else "result"
+            typer.echo(f"{count:,} {what}{'' if count == 1 else 's'} written to {output}", err=True)
+        return 0
 
     return _told(body)
 

@@ -1,0 +1,211 @@
+"""The runs of a folder: what their journals say, and what can be done with one that nobody is running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_adapters.batch import _store_rows as rows
+from orchestrator_adapters.batch._classes import CLASSES
+from orchestrator_adapters.batch._errors import RESUMABLE, BatchError
+from orchestrator_adapters.batch._sink import open_sink
+from orchestrator_adapters.batch._store_file import JOURNAL, holder, open_store
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+# Rows that are read from a journal at once.
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What is known of one run.
+
+    Attributes:
+        name: Of the run.
+        state: `running`, `unfinished`, `finished`, or `unreadable`.
+        detail: Who runs it, or why it cannot be read; else empty.
+        total: Records in all, if that is known.
+        succeeded: Records with a result.
+        failed: Records that are given up, by failure class.
+        exit_code: Of a finished run.
+        target: What is called with each record.
+        command: What to type to go on with it, if it was begun on a command line.
+    """
+
+    name: str
+    state: str
+    detail: str = ""
+    total: int | None = None
+    succeeded: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    exit_code: int | None = None
+    target: str | None = None
+    command: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for other programs."""
+        done = self.succeeded + sum(self.failed.values())
+        return {
+            "name": self.name,
+            "state": self.state,
+            "detail": self.detail or None,
+            "total": self.total,
+            "successful": self.succeeded,
+            "failed": sum(self.failed.values()),
+            "pending": None if self.total is None else self.total - done,
+            "by_class": self.failed,
+            "exit_code": self.exit_code,
+            "target": self.target,
+            "command": self.command,
+        }
+
+    def lines(self) -> list[str]:
+        """Return it for a person."""
+        if self.state in ("running", "unreadable"):
+            return [f"{self.name}: {self.state}, {self.detail}"]
+        failed = sum(self.failed.values())
+        of = "?" if self.total is None else f"{self.total:,}"
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.failed.items())
+        done = f"{self.succeeded + failed:,} of {of} records done, {self.succeeded:,} successful, {failed:,} failed"
+        lines = [f"{self.name}: {self.state}, {done}{f' ({kinds})' if kinds else ''}"]
+        if self.command is not None:
+            lines.append(f"  {self.command}")
+        return lines
+
+
+def folders(folder: Path) -> list[Path]:
+    """Return the folders of all runs, by name."""
+    return sorted(path.parent for path in (folder / "batch").glob(f"*/{JOURNAL}"))
+
+
+def run_folder(folder: Path, name: str | None) -> Path:
+    """Return the folder of the run that a user means.
+
+    Raises:
+        BatchError: If there is none of this name, or, without a name, not exactly one.
+    """
+    found = folders(folder)
+    names = [path.name for path in found]
+    if name is not None:
+        if name in names:
+            return found[names.index(name)]
+        there = f"there are {', '.join(names)}" if names else "there are none"
+        raise BatchError(f"there is no run {name!r} in {str(folder)!r}; {there}")
+    if not found:
+        raise BatchError(f"there is no run in {str(folder)!r}; name its folder with --folder")
+    if len(found) > 1:
+        raise BatchError(f"there are {len(found)} runs in {str(folder)!r}; name one of {', '.join(names)}")
+    return found[0]
+
+
+def state_of(path: Path) -> RunState:
+    """Return what is known of a run; never raises for one that is damaged or in use."""
+    who = holder(os.fspath(path / JOURNAL))
+    if who is not None:
+        return RunState(name=path.name, state="running", detail=f"in process {who}")
+    try:
+        with opened(path) as journal:
+            return _state_in(path.name, journal)
+    except BatchError as error:
+        state = "running" if "in use" in str(error) and error.exit_code == RESUMABLE else "unreadable"
+        return RunState(name=path.name, state=state, detail=str(error))
+
+
+def _state_in(name: str, journal: sqlite3.Connection) -> RunState:
+    facts = rows.read_meta(journal)
+    succeeded, failed = rows.count_records(journal)
+    finished = bool(facts.get("finished"))
+    return RunState(
+        name=str(facts.get("name") or name),
+        state="finished" if finished else "unfinished",
+        total=facts.get("total"),
+        succeeded=succeeded,
+        failed=failed,
+        exit_code=facts.get("exit_code") if finished else None,
+        target=facts.get("target"),
+        command=facts.get("command"),
+    )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the journal of a run for this process alone.
+
+    Raises:
+        BatchError: If another process has it, or it cannot be used.
+    """
+    journal = open_store(os.fspath(path), create=False)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def retry_failed(path: Path, classes: Sequence[str]) -> tuple[int, RunState]:
+    """Make failed records pending again; return how many, and what the run is now."""
+    for name in classes:
+        if name not in CLASSES:
+            raise BatchError(f"--class: {name!r} is no failure class; there are {', '.join(CLASSES)}")
+    with opened(path) as journal:
+        count = rows.retry_failed(journal, classes or None)
+        if count:
+            rows.write_meta(journal, {"finished": False})
+        return count, _state_in(path.name, journal)
+
+
+def export(path: Path, target: str, format: str | None, *, failed: bool) -> int:
+    """Write what a run has so far, results or failures, in the order of the records; return how many."""
+    return asyncio.run(_export(path, target, format, failed=failed))
+
+
+async def _export(path: Path, target: str, format: str | None, *, failed: bool) -> int:
+    count = 0
+    with opened(path) as journal:
+        sink = open_sink(target, format=format)
+        await sink.open()
+        try:
+            for values in _failures(journal) if failed else _results(journal):
+                await sink.write(values)
+                count += len(values)
+            await sink.commit()
+        finally:
+            await sink.abort()  # of what was committed nothing is left to abort
+    return count
+
+
+def _results(journal: sqlite3.Connection) -> Iterator[list[bytes]]:
+    first, beyond = 1, 2**62
+    while found := rows.read_values(journal, first, beyond, _BLOCK):
+        yield [value.encode() for _, value in found if value is not None]
+        first = found[-1][0] + 1
+
+
+def _failures(journal: sqlite3.Connection) -> Iterator[list[bytes]]:
+    after = 0
+    while found := rows.read_failed(journal, after, _BLOCK):
+        yield [failed_line(*row) for row in found]
+        after = found[-1][0]
+
+
+def failed_line(number: int, place: str, kind: str, failure: str, attempts: int, usage: str | None) -> bytes:
+    """Return what is known of a failed record as a line of JSON, without its line feed."""
+    known = json.loads(failure)
+    line = {
+        "number": number,
+        "place": place,
+        "record": known.get("record"),
+        "class": kind,
+        "error": known.get("error"),
+        "message": known.get("message"),
+        "attempts": attempts,
+        "usage": json.loads(usage) if usage else {},
+    }
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
