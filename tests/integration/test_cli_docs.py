@@ -9,10 +9,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
+from orchestrator_adapters.batch._cli import app as batch
+from orchestrator_adapters.batch._params import Multiprocessing
 
 from orchestrator._models import Status
 from orchestrator.cli._app import app
@@ -115,6 +118,33 @@ def test_every_option_is_in_the_table_with_its_default() -> None:
             option = next(each for each in command.params if f"--{match[1]}" in each.opts)
             expected = "one per CPU" if option.default is None else str(option.default)
             assert expected in match[2]
+
+
+def test_every_option_of_a_batch_is_on_the_page() -> None:
+    commands = typer.main.get_command(batch).commands  # type: ignore[attr-defined]
+    section = REFERENCE[REFERENCE.index("## orchestrator batch") : REFERENCE.index("## orchestrator quarantine")]
+    options = {
+        name
+        for command in commands.values()
+        for option in command.params
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("-")
+    }
+    shown = re.sub(r"^    Progress.*$|python -m", "", section, flags=re.MULTILINE)
+    assert options == set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown))
+    in_table = {re.split(r"[ \\]", name)[0] for name in names_in_table("### Options of run and check")}
+    both = [option for name in ("run", "check") for option in commands[name].params]
+    assert in_table == {name for option in both for name in (*option.opts, *option.secondary_opts)}
+    assert {re.split(" ", name)[0] for name in names_in_table("## orchestrator batch")} == set(commands)
+
+
+def test_every_key_of_multiprocessing_is_in_the_table_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| `?(\w[\w.]*)?`? ?\|$", REFERENCE[REFERENCE.index("| key of `multi") :], re.M)
+    shown = dict(rows[: len(fields(Multiprocessing))])
+    assert set(shown) == {field.name for field in fields(Multiprocessing)}
+    for field in fields(Multiprocessing):
+        if field.default not in (None, ()):
+            assert shown[field.name] == str(field.default).lower()
 
 
 def test_every_field_of_a_job_is_in_the_table() -> None:
