@@ -1,20 +1,22 @@
-"""Results in a file, written beside its place and put there when all are written."""
+"""Results in a file or on stdout: JSON lines as they come, tables when all are there."""
 
 from __future__ import annotations
 
-import os
-import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from orchestrator_adapters.batch._errors import RESUMABLE, BatchError, reason
+from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, from_os_error
 from orchestrator_adapters.batch._formats import Format, format_of
+from orchestrator_adapters.batch._parquet import load_pyarrow
 from orchestrator_adapters.batch._sink import Sink
+from orchestrator_adapters.batch._sink_place import FilePlace, Place, StdoutPlace, writer
+from orchestrator_adapters.batch._sink_table import write_csv, write_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, BinaryIO
+    from typing import IO, Any, BinaryIO
 
     from orchestrator_adapters.batch._source import Source
 
@@ -26,104 +28,118 @@ def open_file_sink(value: str, format: str | None, source: Source | None) -> Sin
     """Return the sink of a path, or of stdout for `-`.
 
     Raises:
-        BatchError: If it is not one that can be written.
+        BatchError: If its format is unknown, or needs a package that is not installed.
     """
     if value == "-":
-        return StdoutSink(format_of("stdout", format, default="jsonl"))
-    return FileSink(value, format_of(value, format), source)
+        return FileSink(StdoutPlace(), format_of("stdout", format, default="jsonl"), None)
+    return FileSink(FilePlace(value, source), format_of(value, format), value)
 
 
 class FileSink(Sink):
-    """JSON lines in a file.
+    """A file or stdout.
+
+    JSON lines are written as they come. CSV and Parquet need to know all results before the first line, their columns
+    and types, so results are kept in an unnamed file beside the output until `commit`.
 
     Args:
-        path: The file.
-        format: How it is written.
-        source: Where the records come from.
+        place: Where bytes end up.
+        format: How they are written.
+        path: The file, if it is one.
     """
 
-    is_live = False
-
-    def __init__(self, path: str, format: Format, source: Source | None) -> None:
-        self.name = path
+    def __init__(self, place: Place, format: Format, path: str | None) -> None:
+        self.name = place.name
         self.path = path
-        folder, name = os.path.split(path)
-        self._partial = os.path.join(folder, f".{name}.partial")
-        self._file: BinaryIO | None = None
+        self._place = place
+        self._format = format
+        self._is_table = format.kind != "jsonl"
         self._parts: list[bytes] = []
         self._size = 0
+        self._spool: IO[bytes] | None = None
+        self._write: Callable[[bytes], None] | None = None
+        self._end: Callable[[], None] | None = None
+        if format.kind == "parquet":
+            load_pyarrow(self.name)
 
     async def open(self) -> None:
-        await self._thread(self._open)
+        await self.abort()
+        await self._run(self._open, USAGE)
+        self.is_live = self._place.is_live and not self._is_table
 
     def _open(self) -> None:
-        self._file = open(self._partial, "wb")  # noqa: SIM115  closed by commit or abort
+        self._place.check()
+        if self._is_table:
+            # Beside the output: the system's temporary folder may be small, or memory.
+            self._spool = tempfile.TemporaryFile(dir=self._place.folder)  # noqa: SIM115  commit or abort closes it
+            self._write, self._end = writer(self._spool, gzip=False)
+        else:
+            self._write, self._end = writer(self._place.open(), gzip=self._format.gzip)
 
     async def write(self, values: list[bytes]) -> None:
         for value in values:
             self._parts += (value, b"\n")
             self._size += len(value) + 1
-        if self._size >= _GATHERED:
-            await self._thread(self._flush)
+        if self._size >= _GATHERED or (self.is_live and self._parts):
+            await self._run(self._flush)
 
     def _flush(self) -> None:
-        assert self._file is not None
-        self._file.write(b"".join(self._parts))
-        self._parts.clear()
+        assert self._write is not None, "write() before open()"
+        parts, self._parts = self._parts, []
         self._size = 0
+        self._write(b"".join(parts))
 
     async def commit(self) -> None:
-        await self._thread(self._commit)
+        await self._run(self._commit)
 
     def _commit(self) -> None:
-        assert self._file is not None and self.path is not None
+        assert self._end is not None, "commit() before open()"
         self._flush()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._partial, self.path)
-        self._file = None
+        self._end()
+        if self._spool is not None:
+            self._convert(self._spool)
+        self._place.commit()
+        self._close_spool()
+
+    def _convert(self, spool: IO[bytes]) -> None:
+        out = self._place.open()
+        if self._format.kind == "csv":
+            write, end = writer(out, gzip=self._format.gzip)
+            write_csv(spool, write)
+            end()
+        elif self.path is None or self._format.gzip or self._place.is_live:
+            with tempfile.TemporaryFile(dir=self._place.folder) as file:
+                write_parquet(spool, file, self.name)
+                _copy(file, out, gzip=self._format.gzip)
+        else:
+            write_parquet(spool, out, self.name)
 
     async def abort(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            os.unlink(self._partial)
+        # Without a thread, for whoever aborts may be cancelled: closing and unlinking do not take long.
+        self._parts.clear()
+        self._size = 0
+        self._write = self._end = None
+        self._close_spool()
+        self._place.abort()
 
-    async def _thread(self, function: Callable[..., Any]) -> None:
+    def _close_spool(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            try:
+                spool.close()
+            except OSError:
+                pass  # what it could not write is not wanted any more
+
+    async def _run(self, function: Callable[[], Any], exit_code: int = RESUMABLE) -> None:
         try:
-            await anyio.to_thread.run_sync(function)
+            # A thread that is stuck, because nobody reads what is live, does not hold up who leaves.
+            await anyio.to_thread.run_sync(function, abandon_on_cancel=self._place.is_live)
         except OSError as error:
-            raise BatchError(f"{self.name} cannot be written: {reason(error)}", RESUMABLE) from error
+            raise from_os_error(f"{self.name} cannot be written", error, exit_code) from error
 
 
-class StdoutSink(Sink):
-    """JSON lines on stdout, as they come.
-
-    Args:
-        format: How they are written.
-    """
-
-    name = "stdout"
-
-    def __init__(self, format: Format) -> None:
-        self._format = format
-
-    async def open(self) -> None: ...
-
-    async def write(self, values: list[bytes]) -> None:
-        data = b"".join(value + b"\n" for value in values)
-        try:
-            await anyio.to_thread.run_sync(self._write, data, abandon_on_cancel=True)
-        except OSError as error:
-            raise BatchError(f"stdout cannot be written: {reason(error)}", RESUMABLE) from error
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(1, view) :]
-
-    async def commit(self) -> None:
-        sys.stdout.flush()
-
-    async def abort(self) -> None: ...
+def _copy(file: IO[bytes], out: BinaryIO, *, gzip: bool) -> None:
+    write, end = writer(out, gzip=gzip)
+    file.seek(0)
+    while data := file.read(_GATHERED):
+        write(data)
+    end()
