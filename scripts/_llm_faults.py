@@ -12,7 +12,8 @@ QUOTA_FAULTS = ("minute", "day", "contradictory", "spend", "shared", "suffix", "
 STATUS_FAULTS = {"400": 400, "403": 403, "404": 404, "408": 408, "500": 500, "503": 503}
 # slow: answers after so many seconds. close: no reply at all. cut: the connection ends within the reply.
 # garbage: 200 with what is no JSON. truncated: MAX_TOKENS. invalid: violates the schema. safety, empty: no text.
-OTHER_FAULTS = ("slow", "close", "cut", "garbage", "truncated", "invalid", "safety", "empty")
+# echo: a refusal that repeats the caller's key, as some gateways do.
+OTHER_FAULTS = ("slow", "close", "cut", "garbage", "truncated", "invalid", "safety", "empty", "echo")
 
 MARKER = re.compile(r"\[\[([a-z]+|\d{3})(?:=(\d+(?:\.\d+)?))?(?:\*(\d+))?\]\]")
 GOOGLE = "type.googleapis.com/google.rpc."

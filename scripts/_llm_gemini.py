@@ -55,9 +55,10 @@ class Gemini:
     def refused(self, fault: Fault, model: str, limit: float) -> Reply:
         return Reply.of(429, *gemini_refusal(fault, model, limit))
 
-    def failed(self, status: int) -> Reply:
-        name = STATUSES.get(status, "UNKNOWN")
-        return Reply.of(status, {"error": {"code": status, "message": f"it failed: {name}", "status": name}})
+    def failed(self, status: int, message: str = "it failed") -> Reply:
+        return Reply.of(
+            status, {"error": {"code": status, "message": message, "status": STATUSES.get(status, "UNKNOWN")}}
+        )
 
     def counted(self, tokens: int) -> Reply:
         return Reply.of(200, {"totalTokens": tokens})

@@ -41,8 +41,8 @@ class OpenAI:
     def refused(self, fault: Fault, model: str, limit: float) -> Reply:
         return Reply.of(429, *openai_refusal(fault, model, limit))
 
-    def failed(self, status: int) -> Reply:
-        return self._error(status, f"it failed: {status}", None)
+    def failed(self, status: int, message: str = "it failed") -> Reply:
+        return self._error(status, message, None)
 
     def counted(self, tokens: int) -> Reply:
         return self._error(404, "there is no such endpoint", None)

@@ -120,7 +120,7 @@ class ModelServer:
                 "statuses": {str(status): n for status, n in Counter(request["status"] for request in done).items()},
                 "faults": dict(Counter(request["fault"] for request in done if request["fault"])),
                 "endpoints": dict(Counter(request["endpoint"] for request in done)),
-                "bad_keys": sum(request["status"] in (401, 403) or request["bad_key"] for request in done),
+                "bad_keys": sum(request["bad_key"] for request in done),
                 "prompt_tokens": sum(request["prompt_tokens"] for request in done),
                 "output_tokens": sum(request["output_tokens"] for request in done),
                 "distinct": len(prompts),
@@ -128,6 +128,7 @@ class ModelServer:
                 "early": sum(request["early"] for request in done),
                 "open": self._open,
                 "most_open": self._most_open,
+                "connections": self._http.accepted,
                 "quotas": [window.describe() for window in self.windows],
             }
 
@@ -182,6 +183,8 @@ class ModelServer:
             return self._refused(protocol, fault, call)
         if fault and fault.name in faults.STATUS_FAULTS:
             return protocol.failed(faults.STATUS_FAULTS[fault.name])
+        if fault and fault.name == "echo":
+            return protocol.failed(400, f"the key {self.key} may not do this")
         # A marked wait stands for whatever takes a model long; a wait that ends early with the server is no answer.
         self._closing.wait(self.latency + (fault.seconds or 5.0 if fault and fault.name == "slow" else 0.0))
         if fault and fault.name == "close":
@@ -242,10 +245,12 @@ class _Http(ThreadingHTTPServer):
 
     def __init__(self, owner: ModelServer, port: int) -> None:
         self.owner = owner
+        self.accepted = 0
         self._connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        self.accepted += 1
         self._connections.add(request)
         super().process_request(request, client_address)
 
