@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -13,12 +14,14 @@ from orchestrator import Limit
 from orchestrator.exceptions import ConfigurationError
 from orchestrator_adapters.batch._errors import BatchError
 from orchestrator_adapters.batch._params import Multiprocessing, Params
-from orchestrator_adapters.batch._params_file import Document, from_mapping, read_file
-from orchestrator_adapters.batch._values import Unfit
+from orchestrator_adapters.batch._params_file import Document, Path, from_mapping, read_file
+from orchestrator_adapters.batch._params_other import other_sections
 
 SECTIONS = ("multiprocessing", "limits")
 # Keys of a limit are the fields of `orchestrator.Limit`; its name is the key it stands under.
-LIMIT_KEYS = tuple(part.name for part in fields(Limit) if part.name != "name")
+LIMITDIMENSION_KEYS = ("rate", "per", "burst")
+_KEYS = tuple(part.name for part in fields(Limit) if part.name != "name")
+DIMENSION_KEYS = ("rate", "per", "burst")
 _KEYS = tuple(part.name for part in fields(Multiprocessing))
 
 
@@ -28,6 +31,8 @@ def check_params(source: str | os.PathLike[str] | Mapping[str, Any]) -> Params:
     Raises:
         BatchError: If something in it is wrong.
     """
+    if not isinstance(source, Mapping | str | os.PathLike):
+        raise BatchError(f"params must be the path of a YAML file or a mapping, not a {type(source).__name__}")
     document = from_mapping(source) if isinstance(source, Mapping) else read_file(os.fspath(source))
     given = document.value
     for name in given:
@@ -36,7 +41,7 @@ def check_params(source: str | os.PathLike[str] | Mapping[str, Any]) -> Params:
             document.warn((name,), f"is not read by the batch; did you mean {close[0]!r}?")
     multiprocessing = _Multiprocessing(document).check(_section(document, "multiprocessing"))
     limits = tuple(_limit(document, name, value) for name, value in _section(document, "limits").items())
-    other = _other(document)
+    other = other_sections(document, SECTIONS)
     _contradictions(document, multiprocessing, limits, _section(document, "multiprocessing"))
     return Params(
         multiprocessing=multiprocessing,
@@ -149,18 +154,26 @@ def _limit(document: Document, name: Any, value: Any) -> Limit:
         raise document.error(path, f"must be a mapping with {', '.join(LIMIT_KEYS)}, not {_shown(value)}")
     for key in value:
         _known(document, (*path, key), key, LIMIT_KEYS)
+    dimensions = value.get("dimensions")
+    for dimension, part in dimensions.items() if isinstance(dimensions, Mapping) else ():
+        for key in part if isinstance(part, Mapping) else ():
+            _known(document, (*path, "dimensions", dimension, key), key, DIMENSION_KEYS)
     _check_numbers(document, path, value)
     try:
         return Limit(name, **value)
     except ConfigurationError as error:
-        text = str(error).removeprefix(f"limit {name!r}: ")
-        key = text.partition(":")[0]
-        if key in value:
-            raise document.error((*path, key), text.partition(": ")[2]) from None
-        raise document.error(path, text) from None
+        raise document.error(*_at_key(path, str(error).removeprefix(f"limit {name!r}: "))) from None
 
 
-def _check_numbers(document: Document, path: tuple[Any, ...], value: Mapping[Any, Any]) -> None:
+def _at_key(path: Path, text: str) -> tuple[Path, str]:
+    """Split what `Limit` says (`dimensions['tokens']: rate: must be…`) into a key path and what is wrong there."""
+    while found := re.match(r"(\w+)(?:\['(.+?)'\])?: ", text):
+        path = (*path, *filter(None, found.groups()))
+        text = text[found.end() :]
+    return path, text
+
+
+def _check_numbers(document: Document, path: Path, value: Mapping[Any, Any]) -> None:
     for key, number in value.items():
         if isinstance(number, Mapping):
             _check_numbers(document, (*path, key), number)
@@ -168,53 +181,11 @@ def _check_numbers(document: Document, path: tuple[Any, ...], value: Mapping[Any
             raise document.error((*path, key), f"must be a number, not {_shown(number)}{_number_hint(number)}")
 
 
-def _known(document: Document, path: tuple[Any, ...], key: Any, known: Sequence[str]) -> None:
+def _known(document: Document, path: Path, key: Any, known: Sequence[str]) -> None:
     if key not in known:
         close = difflib.get_close_matches(str(key), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         raise document.error(path, f"there is no such key; {hint}")
-
-
-def _other(document: Document) -> dict[str, Any]:
-    other: dict[str, Any] = {}
-    for name, value in document.value.items():
-        if name in SECTIONS:
-            continue
-        try:
-            other[_key_text(name)] = _plain(value, (name,))
-        except _Elsewhere as problem:
-            document.warn(problem.path, f"{problem}, so handlers get no section {_key_text(name)!r}")
-    return other
-
-
-class _Elsewhere(Unfit):
-    def __init__(self, path: tuple[Any, ...], problem: str) -> None:
-        super().__init__(problem)
-        self.path = path
-
-
-def _plain(value: Any, path: tuple[Any, ...]) -> Any:
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _Elsewhere(path, f"is {value}, which JSON has no form for")
-        return value
-    if isinstance(value, Mapping):
-        return {_key_text(key): _plain(part, (*path, key)) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part, (*path, index)) for index, part in enumerate(value)]
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    raise _Elsewhere(path, f"is a {type(value).__name__}, which JSON has no form for")
-
-
-def _key_text(key: Any) -> str:
-    if isinstance(key, str):
-        return key
-    return (
-        {True: "true", False: "false", None: "null"}.get(key) or str(key) if isinstance(key, bool | None) else str(key)
-    )
 
 
 def _contradictions(
@@ -229,7 +200,7 @@ def _contradictions(
     if settings.enabled and given.keys() & {"worker_count", "per_worker_concurrency", "max_concurrent_requests"}:
         if at_once < requests and "max_concurrent_requests" in given:
             product = f"worker_count × per_worker_concurrency is {at_once}"
-            warn("max_concurrent_requests", f"{requests} is never reached, for {product}")
+            warn("max_concurrent_requests", f"{requests} is never reached by one request a record, for {product}")
         if requests < workers:
             warn("max_concurrent_requests", f"{requests} leaves {workers - requests} of {workers} workers idle")
     for limit in limits:
