@@ -19,8 +19,7 @@ from orchestrator_adapters.batch._params_other import other_sections
 
 SECTIONS = ("multiprocessing", "limits")
 # Keys of a limit are the fields of `orchestrator.Limit`; its name is the key it stands under.
-LIMITDIMENSION_KEYS = ("rate", "per", "burst")
-_KEYS = tuple(part.name for part in fields(Limit) if part.name != "name")
+LIMIT_KEYS = tuple(part.name for part in fields(Limit) if part.name != "name")
 DIMENSION_KEYS = ("rate", "per", "burst")
 _KEYS = tuple(part.name for part in fields(Multiprocessing))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator_adapters.batch._params_file import Document, Path
+if TYPE_CHECKING:
+    from orchestrator_adapters.batch._params_file import Document, Path
 
 
 def other_sections(document: Document, own: tuple[str, ...]) -> dict[str, Any]:
