@@ -27,9 +27,10 @@ from orchestrator._pool import Pool, by_lots
 from orchestrator._queue import Caution, Queue
 from orchestrator._recipe import main_module, recipe_of
 from orchestrator._recovery import Recovery, Witnesses
+from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
-from orchestrator.exceptions import JournalError, PoolBroken, SupervisorClosed
+from orchestrator.exceptions import JournalError, LaunchError, PoolBroken, SupervisorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -65,14 +66,16 @@ class Engine:
 
     Args:
         options: The supervisor's options.
+        is_last: There is no other loop to try if this one cannot start processes.
 
     Attributes:
         state: `new`, `open`, `draining` or `closed`.
         last_job: The highest number that a job of an earlier run had.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, is_last: bool = False) -> None:
         self.options = options
+        self._is_last = is_last
         self.state = "new"
         self.logger = Logger(options.name)
         self._folder = ""
@@ -122,12 +125,6 @@ class Engine:
             )
             witness = Witnesses(self._guardian, self._recovery.store)
         self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, witness)
-        if options.isolation == "inline":
-            processes = ("command", "env", "env_allow", "cwd", "hang_timeout", "max_rss", "memory_limit")
-            ignored = [name for name in processes if getattr(options, name) is not None]
-            ignored += ["spares"] if options.spares else []
-            if ignored:
-                self.log("supervisor.options_ignored", "warning", options=ignored, reason="jobs run in this process")
         self.pool.furnish(self.queue, self.jobs, self.talk, self._recipe)
         opened: asyncio.Future[None] = self.loop.create_future()
         self._task = asyncio.create_task(self._run(opened), name=f"orchestrator {self.options.name}")
@@ -153,11 +150,12 @@ class Engine:
                 self._group = group
                 try:
                     # Kept out of the group, which would wrap it.
-                    failure = await self._open_journal() or await self.pool.start_first()
+                    failure = await self._open_journal() or await self._start_first()
                     if failure is None:
                         self.state = "open"
                         if self._recovery is not None:
                             await self._recovery.resume()
+                            self.pool.protect_host()
                         opened.set_result(None)
                         await self._end.wait()
                 except BaseException:
@@ -177,6 +175,14 @@ class Engine:
             opened.exception()
         elif isinstance(failure, asyncio.CancelledError):
             raise failure
+
+    async def _start_first(self) -> Exception | None:
+        """Start the first child: a process, or what there is to fall back on."""
+        failure = await self.pool.start_first()
+        if self.pool.can_fall_back and isinstance(failure, (LaunchError, NoSpawn) if self._is_last else LaunchError):
+            self.pool.fall_back(str(failure))
+            failure = await self.pool.start_first()
+        return failure
 
     async def _open_journal(self) -> JournalError | None:
         if self._recovery is not None:
@@ -366,6 +372,8 @@ class Engine:
             abandoned_threads=len(self._recipe.abandoned),
             survivors=tuple(self.pool.survivors),
             broken_reason=self.pool.guard.reason if broken else None,
+            isolation="inline" if self._recipe.inline else "process",
+            fallback_reason=self.pool.fallback_reason,
         )
 
     async def drain(self) -> None:

@@ -236,8 +236,11 @@ def environment(
     return found
 
 
-def check_host() -> None:
+def check_host(*, children: bool = True) -> None:
     """Refuse to open a supervisor in a process that must not start children.
+
+    Args:
+        children: Whether it is to have child processes in any case; else only what must not open one at all is refused.
 
     Raises:
         SelfSpawnError: If the main script opens it while a child imports that script, or the app is frozen and not
@@ -246,6 +249,8 @@ def check_host() -> None:
     """
     if _target.loading_main or _is_multiprocessing_import():
         raise SelfSpawnError(_unguarded())
+    if not children:
+        return  # each launch looks for itself
     _check_depth()
     if _frozen.is_frozen() and _given(None)[0] is None:
         _check_armed()

@@ -105,7 +105,7 @@ class EngineThread:
     """
 
     def __init__(self, options: Options) -> None:
-        self.engine = Engine(options)
+        self.engine = Engine(options, is_last=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finish = asyncio.Event()
         # Guards the end: what was handed to the loop before it runs, what comes later is refused. Reentrant, for a

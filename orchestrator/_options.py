@@ -30,6 +30,7 @@ class Options:
     concurrency: int = 1
     limits: Iterable[Limit] = ()
     isolation: Literal["process", "inline"] = "process"
+    fallback: Literal["inline"] | None = None
     queue_size: int = 10_000
     command: Sequence[str] | None = None
     env: Mapping[str, str | None] | None = None
@@ -66,6 +67,8 @@ class Options:
         self._set("grace", seconds(self.grace, "grace", exclusive=False))
         self._set("start_timeout", seconds(self.start_timeout, "start_timeout"))
         _one_of(self.isolation, "isolation", ("process", "inline"))
+        if self.fallback not in ("inline", None):
+            raise ConfigurationError("fallback", f"must be 'inline' or None, not {self.fallback!r}")
         _one_of(self.on_exit, "on_exit", ("drain", "cancel"))
         if not isinstance(self.restart, RestartPolicy):
             raise ConfigurationError("restart", f"must be a RestartPolicy, not {self.restart!r}")
@@ -176,6 +179,7 @@ class OptionsDict(TypedDict, total=False):
     concurrency: int
     limits: Iterable[Limit]
     isolation: Literal["process", "inline"]
+    fallback: Literal["inline"] | None
     queue_size: int
     command: Sequence[str] | None
     env: Mapping[str, str | None] | None

@@ -15,7 +15,7 @@ from orchestrator.exceptions import PoolBroken
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from orchestrator._child_process import Child
     from orchestrator._guarded_loop import GuardedLoop
@@ -36,6 +36,8 @@ _OUTLIVED = 1.0
 _LOT = 100
 # A spare that was used is replaced after so many seconds: a child that starts keeps a processor busy for some of them.
 _REFILL = 0.1
+# Of the last words of a child that could not start: where a traceback ends.
+_TOLD = 5
 
 
 def by_lots(loop: GuardedLoop, records: Iterator[Record], act: Callable[[Record], object]) -> None:
@@ -61,6 +63,7 @@ class Pool:
         spares: Those whose children are kept for the place of another's.
         closing: No child is started any more.
         survivors: Processes that could not be killed.
+        fallback_reason: Why children are no processes any more; None while they are, or if they never were to be.
     """
 
     def __init__(self, options: Options, loop: GuardedLoop, logger: Logger, start_soon: Callable[..., None]) -> None:
@@ -72,6 +75,7 @@ class Pool:
         self.restarts = 0
         self.survivors: list[int] = []
         self.closing = False
+        self.fallback_reason: str | None = None
         self.guard = StartGuard(options.restart, random.random)
         self.loop = loop
         self._options = options
@@ -101,11 +105,21 @@ class Pool:
         self._recipe = recipe
         for _ in range(self._options.workers or 1):
             self.workers.append(self._new_worker())
-        if self._options.isolation == "process":
+        if self._recipe.inline:
+            self._log_ignored()
+        else:
             for _ in range(self._options.spares):
                 worker = self._new_worker()
                 worker.spare = True
                 self.spares.append(worker)
+
+    def _log_ignored(self) -> None:
+        """Say which options mean nothing to children that are no processes."""
+        names = ("command", "env", "env_allow", "cwd", "hang_timeout", "max_rss", "memory_limit")
+        ignored = [name for name in names if getattr(self._options, name) is not None]
+        ignored += ["spares"] if self._options.spares else []
+        if ignored:
+            self.log("supervisor.options_ignored", "warning", options=ignored, reason="jobs run in this process")
 
     def _new_worker(self) -> Worker:
         self._names += 1
@@ -125,7 +139,7 @@ class Pool:
         self._start(self.workers[0])
         error: Exception | None = await born
         self._opened = error is None
-        if self._opened and self._options.isolation == "process":
+        if self._opened and not self._recipe.inline:
             self._pinger.start()
             if self._allowance.weighs:
                 self._sampler.start(f"orchestrator-{self._options.name}-memory")
@@ -201,16 +215,17 @@ class Pool:
         now = self.loop.time()
         self._last_certificate = certificate
         planned = certificate.reason in ("stopped", "recycled")
-        if planned:
-            self.guard.withdrew(worker.name)
+        if planned or (self._recipe.inline and worker.isolation == "process"):
+            self.guard.withdrew(worker.name)  # of processes, the guard of what came after them knows nothing
         elif not was_ready:
             self.guard.start_failed(worker.name, now, str(certificate))
         elif not blameless:
             self.guard.died_idle(worker.name, now, str(certificate))
         if worker.retiring or self.closing:
             self.guard.withdrew(worker.name)
-            if worker.retiring and worker in self.workers:
-                self.workers.remove(worker)
+            for workers in (self.workers, self.spares):
+                if worker.retiring and worker in workers:
+                    workers.remove(worker)
         elif not planned:
             self.restarts += 1
             worker.restarts += 1
@@ -238,10 +253,46 @@ class Pool:
         )
         if not planned or worker.spare:
             self._start(worker)
-        if self.guard.broken:
+        if self.guard.broken and self.can_fall_back:
+            self.fall_back(f"children keep failing to start: {self.guard.reason}", certificate.stderr[-_TOLD:])
+        elif self.guard.broken:
             self._refuse_all()
+        self.protect_host()
         self._revisit()
         self.queue.pump()
+
+    @property
+    def can_fall_back(self) -> bool:
+        """Whether there is something else to try when no child can be started."""
+        return self._options.fallback is not None and not self._recipe.inline and not self.closing
+
+    def fall_back(self, reason: str, stderr: Sequence[str] = ()) -> None:
+        """Have children in this process from now on: no process is started any more, not even to see if it could be.
+
+        Those that live go on. Whoever waits for a child, or for its time to be started, gets one of the new kind.
+        """
+        self.fallback_reason = reason
+        self._recipe.inline = True
+        waiting, running = self.jobs.queued + len(self.jobs.waiting), self.jobs.running
+        said = {"stderr": "\n".join(stderr)} if stderr else {}
+        self.log("supervisor.fell_back", "warning", reason=reason, waiting=waiting, running=running, **said)
+        self._log_ignored()
+        self.guard = StartGuard(self._options.restart, random.random)
+        for spare in self.spares.copy():
+            spare.retire()
+            if spare.state == "down":
+                self.spares.remove(spare)
+        self.queue.has_room()
+
+    def protect_host(self) -> None:
+        """After a fallback, give up jobs that have killed a child: in this process they would kill that."""
+        if self.fallback_reason is not None:
+            error = PoolBroken(
+                f"it killed a child, and is not run in this process, where jobs go on since {self.fallback_reason}",
+                self._last_certificate,
+            )
+            killers = (record for record in self.jobs.unsettled() if record.killed)
+            by_lots(self.loop, killers, lambda record: self.jobs.refuse(record, error))
 
     def child_buried(self, worker: Worker, child: Child | InlineChild) -> None:
         """A child's kill set is empty, or as empty as it gets."""

@@ -64,7 +64,7 @@ class Witness(Protocol):
         """Forget a child: its kill set is empty, or as empty as it gets, and its temp folder is removed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recipe:
     """All that every child of a supervisor is started with.
 
@@ -72,7 +72,7 @@ class Recipe:
         init: Members of the init frame.
         folder: Makes the supervisor's temp folder, and returns its path.
         in_thread: Runs a blocking function in a thread and returns what it returns.
-        inline: Whether children are to be had without a process.
+        inline: Whether children are to be had without a process; the only thing that changes, once and for all.
         trace: Logs launches and frames, for debugging.
         abandoned: Inline children that were given up, and of which something still runs.
         witness: Is told of every child that is a process.

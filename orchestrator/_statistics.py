@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator._models import DeathCertificate
+from orchestrator._models import DeathCertificate, Isolation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class WorkerStatistics:
         running: Attempts it has been given and not finished.
         jobs_done: Attempts its current child has finished.
         last_death: Certificate of its previous child.
+        isolation: What its child is, or the next one will be: `process` or `inline`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class WorkerStatistics:
     running: int
     jobs_done: int
     last_death: DeathCertificate | None
+    isolation: Isolation = "process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Statistics:
         abandoned_threads: Inline children that were given up and still run their job, in a thread or on the loop.
         survivors: Processes that could not be killed.
         broken_reason: Why the pool is broken, else None.
+        isolation: What children are that are started now: `process` or `inline`.
+        fallback_reason: Why they are `inline` although they were to be processes, else None.
     """
 
     state: str
@@ -78,3 +82,5 @@ class Statistics:
     abandoned_threads: int = 0
     survivors: tuple[int, ...] = ()
     broken_reason: str | None = None
+    isolation: Isolation = "process"
+    fallback_reason: str | None = None

@@ -48,6 +48,9 @@ class Supervisor:
         concurrency: Jobs at once in a child that runs async targets.
         limits: Bounds that all children keep together.
         isolation: `"process"`, or `"inline"` where children can't be had: the same jobs, in threads of this process.
+        fallback: `"inline"`: where no child can be started, at the beginning or when the pool breaks later, go on as
+            `isolation="inline"` does, with the same queue, limits, journal and counts, and say so in the log. By
+            default that is an error.
         queue_size: Jobs that may wait; `submit` and `run` wait when there are more.
         command: The command of a Python interpreter to use instead of this one.
         env: Environment variables to set (or, with None, to remove) in children.
@@ -84,6 +87,7 @@ class Supervisor:
         concurrency: int = 1,
         limits: Iterable[Limit] = (),
         isolation: Literal["process", "inline"] = "process",
+        fallback: Literal["inline"] | None = None,
         queue_size: int = 10_000,
         command: Sequence[str] | None = None,
         env: Mapping[str, str | None] | None = None,
@@ -111,6 +115,7 @@ class Supervisor:
             concurrency=concurrency,
             limits=limits,
             isolation=isolation,
+            fallback=fallback,
             queue_size=queue_size,
             command=command,
             env=env,
@@ -149,7 +154,7 @@ class Supervisor:
         """Open the supervisor: start its engine and its first child.
 
         Raises:
-            LaunchError: If no child can be started here; the message names the remedy.
+            LaunchError: If no child can be started here, and there is no `fallback`; the message names the remedy.
             SelfSpawnError: If a child would run the program itself again.
             JournalError: If the journal cannot be opened, or another supervisor uses it.
             WrongContext: Outside asyncio, for example under trio.
@@ -157,33 +162,43 @@ class Supervisor:
         if self._link is not None or self._closed:
             raise SupervisorClosed(f"supervisor {self._options.name!r} was opened already; make a new one")
         _require_asyncio()
-        _launch.check_host()
+        _launch.check_host(children=self._options.fallback is None)
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         engine = Engine(self._options)
         try:
             await engine.open()
         except NoSpawn as problem:
-            thread = EngineThread(self._options)
-            thread.start()
-            opened = self._loop.run_in_executor(None, thread.wait_opened)
-            try:
-                await outlast(opened)
-            except NoSpawn as error:
-                raise LaunchError(f"no event loop can start processes here: {error}") from problem
-            except asyncio.CancelledError:
-                if opened.exception() is None:
-                    closing = asyncio.ensure_future(OtherLoop(thread).close(cancel=True))
-                    with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
-                        await outlast(closing)
-                raise
-            self._link = OtherLoop(thread)
-            reason = str(problem)
-            thread.engine.log("supervisor.moved_to_thread", reason=f"the running loop cannot start processes: {reason}")
+            self._link = await self._open_elsewhere(self._loop, problem)
         else:
             self._link = SameLoop(engine)
         self._submitter.start_after(self._link.engine.last_job)
         return self
+
+    async def _open_elsewhere(self, loop: asyncio.AbstractEventLoop, problem: NoSpawn) -> Link:
+        """Open the engine on a thread whose loop can start processes, for this one cannot."""
+        thread = EngineThread(self._options)
+        thread.start()
+        opened = loop.run_in_executor(None, thread.wait_opened)
+        try:
+            await outlast(opened)
+        except NoSpawn as error:
+            raise LaunchError(f"no event loop can start processes here: {error}") from problem
+        except OSError:  # there is no other loop to be had: no file descriptor is left, say
+            if self._options.fallback is None:
+                raise
+            engine = Engine(self._options, is_last=True)
+            await engine.open()
+            return SameLoop(engine)
+        except asyncio.CancelledError:
+            if opened.exception() is None:
+                closing = asyncio.ensure_future(OtherLoop(thread).close(cancel=True))
+                with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
+                    await outlast(closing)
+            raise
+        reason = f"the running loop cannot start processes: {problem}"
+        thread.engine.log("supervisor.moved_to_thread", reason=reason)
+        return OtherLoop(thread)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -70,7 +70,7 @@ class Worker:
         self.leases: Leases | None = None
         self.last_death: DeathCertificate | None = None
         self.start_timer: asyncio.TimerHandle | None = None
-        self.isolation: Isolation = "process"
+        self.isolation: Isolation = "inline" if recipe.inline else "process"
         self._recipe = recipe
         self._allowance = allowance
         self._loop = pool.loop
@@ -157,6 +157,7 @@ class Worker:
             running=self.held,
             jobs_done=self.jobs_done,
             last_death=self.last_death,
+            isolation="inline" if self.child is None and self._recipe.inline else self.isolation,
         )
 
     # Doing
@@ -231,7 +232,7 @@ class Worker:
     def _welcome(self) -> None:
         self._was_ready = True
         self._disarm()
-        self.health.begin(watched=not self._recipe.inline)
+        self.health.begin(watched=self.isolation == "process")
         self.pool.child_ready(self)
 
     def lease(self, record: Record) -> None:

@@ -56,13 +56,13 @@ class BlockingSupervisor:
         """Open the supervisor; returns itself.
 
         Raises:
-            LaunchError: If no child can be started here; the message names the remedy.
+            LaunchError: If no child can be started here, and there is no `fallback`; the message names the remedy.
             SelfSpawnError: If a child would run the program itself again.
         """
         with self._opening:
             if self._thread is not None or self._closed:
                 raise SupervisorClosed(f"supervisor {self._options.name!r} was opened already; make a new one")
-            _launch.check_host()
+            _launch.check_host(children=self._options.fallback is None)
             thread = EngineThread(self._options)
             try:
                 thread.start()

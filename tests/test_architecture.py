@@ -122,7 +122,7 @@ TABLE = {
     "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
         f"{VALUES} _wire _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
-        "_record _queue _talk _jobs _durable _recovery _pool _guardian _recipe",
+        "_record _queue _talk _jobs _durable _recovery _pool _guardian _recipe _spawn",
         packages="anyio",
     ),
     # How callers reach it.
