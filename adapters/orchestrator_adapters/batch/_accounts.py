@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003  whoever asks for type hints must get them
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 # Thirty seconds smooth out records of a few seconds and still show within half a minute that an API became slower.
 RATE_WINDOW = 30.0
@@ -47,6 +48,22 @@ class Snapshot:
     eta: float | None = None
     pauses: Mapping[str, float] = field(default_factory=dict)
     elapsed: float = 0.0
+
+
+class Tally(NamedTuple):
+    """What attempts at one record came to.
+
+    Attributes:
+        attempts: How many were made.
+        usage: What they used, by name.
+        failure: The failure class; None when the record succeeded.
+        inline: Whether the last of them ran in this process.
+    """
+
+    attempts: int
+    usage: Mapping[str, float] | None = None
+    failure: str | None = None
+    inline: bool = False
 
 
 class Unbalanced(AssertionError):
@@ -96,3 +113,142 @@ class Accounts:
     def open(self) -> int:
         """Records that were taken and are not done."""
         return self.queued + self.sent + self.waiting
+
+    def count(self, total: int | None) -> None:
+        """Note how many records there are, when somebody knows."""
+        self.total = total
+
+    # Moves of one record
+
+    def take(self) -> None:
+        """A record was taken from the source."""
+        self.taken += 1
+        self.queued += 1
+
+    def send(self, *, again: bool) -> None:
+        """A record was handed to the supervisor, after it was taken or after it waited."""
+        if again:
+            self.waiting -= 1
+        else:
+            self.queued -= 1
+        self.sent += 1
+
+    def put_back(self) -> None:
+        """A record was handed over and came back untried: a run that stops leaves it to the next."""
+        self.sent -= 1
+        self.queued += 1
+
+    def resume(self, end: Tally) -> None:
+        """A record was taken from the source that an earlier run has done."""
+        self.taken += 1
+        self.resumed += 1
+        self._end(end)
+
+    def begun_before(self, spent: Tally) -> None:
+        """A record was taken that an earlier run has tried, not done; `spent` is what that cost."""
+        self._spend(spent)
+
+    def retry(self, spent: Tally) -> None:
+        """A failed attempt is committed, and another one will be made."""
+        self.sent -= 1
+        self.waiting += 1
+        self._spend(spent)
+
+    def settle(self, spent: Tally, *, sent: bool) -> None:
+        """The end of a record is committed; a bad row was never sent."""
+        if sent:
+            self.sent -= 1
+        else:
+            self.queued -= 1
+        self._end(spent)
+
+    def settle_known(self, end: Tally) -> None:
+        """A record was taken that an earlier run has done at another place; that it keeps its result is committed."""
+        self.queued -= 1
+        self.resumed += 1
+        self._end(end)
+
+    def _end(self, end: Tally) -> None:
+        if end.failure is None:
+            self.succeeded += 1
+        else:
+            self.by_class[end.failure] += 1
+        if end.attempts:
+            self.retries -= 1
+            if end.inline:
+                self.in_process += 1
+            else:
+                self.in_children += 1
+        self._spend(end)
+
+    def _spend(self, spent: Tally) -> None:
+        self.attempts += spent.attempts
+        self.retries += spent.attempts
+        if spent.usage:
+            for name, number in spent.usage.items():
+                self.usage[name] += number  # type: ignore[assignment]  # a Counter of numbers that need not be whole
+
+    # The whole
+
+    def check(self) -> None:
+        """Hold that every record is in exactly one state.
+
+        Raises:
+            Unbalanced: If not.
+        """
+        if (
+            self.taken != self.queued + self.sent + self.waiting + self.done
+            or min(self.queued, self.sent, self.waiting) < 0
+        ):
+            raise Unbalanced(
+                f"{self.taken} records were taken, but {self.queued} are queued, {self.sent} running, "
+                f"{self.waiting} waiting, {self.succeeded} succeeded and {self.failed} failed"
+            )
+
+    def pending(self) -> int | None:
+        """Return how many records are left to do; None while nobody knows how many there are."""
+        return None if self.total is None else max(0, max(self.total, self.taken) - self.done)
+
+    def rate(self, now: float) -> float:
+        """Return the records that this process finished per second, lately; call it regularly."""
+        done = self.done - self.resumed
+        samples = self._samples
+        if now - samples[-1][0] >= RATE_WINDOW / _SAMPLES:
+            samples.append((now, done))
+        # One sample from before the window stays: the rate is taken from there, over at least the whole window.
+        while len(samples) > 1 and samples[1][0] <= now - RATE_WINDOW:
+            samples.popleft()
+        since, before = samples[0]
+        span = now - since
+        if span < _SHORTEST_SPAN:
+            return self.overall_rate(now)
+        return (done - before) / span
+
+    def overall_rate(self, now: float) -> float:
+        """Return the records that this process finished per second since it began."""
+        return (self.done - self.resumed) / (now - self._start) if now > self._start else 0.0
+
+    def elapsed(self, now: float) -> float:
+        """Return the seconds since the start."""
+        return max(0.0, now - self._start)
+
+    def snapshot(self, now: float, *, pauses: Mapping[str, float] | None = None, cached: int = 0) -> Snapshot:
+        """Return where things stand."""
+        rate = self.rate(now)
+        left = self.pending()
+        running = min(self.sent, self._slots)
+        return Snapshot(
+            total=None if self.total is None else max(self.total, self.taken),
+            succeeded=self.succeeded,
+            failed=self.failed,
+            by_class=dict(self.by_class),
+            resumed=self.resumed,
+            cached=cached,
+            running=running,
+            waiting=self.waiting,
+            queued=self.queued + self.sent - running,
+            rate=rate,
+            eta=None if left is None else 0.0 if not left else left / rate if rate > 0 else None,
+            pauses=pauses or {},
+            elapsed=self.elapsed(now),
+        )

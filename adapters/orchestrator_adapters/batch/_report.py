@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003  whoever asks for type hints must get them
 from dataclasses import dataclass, field
 
 from orchestrator_adapters.batch._progress import whole_seconds
@@ -79,7 +79,8 @@ class Report:
     def summary(self) -> str:
         """Return the report as a few lines for a person."""
         total = "?" if self.total is None else f"{self.total:,}"
-        first = f"{self.succeeded + self.failed:,} of {total} records: {self.succeeded:,} successful, {self.failed:,} failed"
+        done = self.succeeded + self.failed
+        first = f"{done:,} of {total} records: {self.succeeded:,} successful, {self.failed:,} failed"
         if self.by_class:
             first += f" ({', '.join(f'{count:,} {name}' for name, count in sorted(self.by_class.items()))})"
         lines = [f"{first}; {whole_seconds(self.seconds)} s"]

@@ -1,0 +1,152 @@
+"""Which record is sent next and when, within hard bounds on what waits; pure, the caller has the clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A record that was taken from the source and is not done.
+
+    Attributes:
+        number: Of the record in the source, from 1.
+        place: Where it stands, for people.
+        content: The record.
+        hash: Of the record.
+        sequence: Failed attempts that were committed.
+        attempts: Attempts made so far.
+        charged: Those that count against its bound.
+        throttles: How often it was throttled.
+        usage: What all attempts used.
+        tried: It was sent before, by this run.
+        made: Attempts of the last time it was sent.
+        used: What those used.
+        due: The moment from which it is sent again, if its last attempt failed.
+        value: Its result as JSON text.
+    """
+
+    number: int
+    place: str
+    content: Any
+    hash: bytes
+    sequence: int = 0
+    attempts: int = 0
+    charged: int = 0
+    throttles: int = 0
+    usage: dict[str, float] = field(default_factory=dict)
+    tried: bool = False
+    made: int = 0
+    used: Mapping[str, float] = field(default_factory=dict)
+    due: float = 0.0
+    value: bytes | None = None
+
+    def use(self, usage: Mapping[str, float]) -> None:
+        """Add up what attempts used."""
+        for name, number in usage.items():
+            self.usage[name] = self.usage.get(name, 0) + number
+
+
+class Gate:
+    """Holds records between the source and the supervisor.
+
+    A record is taken only while less than `task_queue_size` of them wait for a child, those that wait for a retry
+    included. It is sent only when there is room for its result: at most `result_queue_size` results wait for the
+    journal or the sink, beside one in each slot, as a child would hold it that finds its queue full.
+
+    Args:
+        task_queue_size: Records that may wait, beside one in each slot.
+        result_queue_size: Results that may wait, beside one in each slot.
+        slots: Attempts that run at once.
+    """
+
+    def __init__(self, task_queue_size: int, result_queue_size: int, slots: int) -> None:
+        self._most_open = task_queue_size + slots
+        self._most_results = result_queue_size + slots
+        self._most = task_queue_size + result_queue_size + slots
+        self._fresh: deque[Entry] = deque()
+        self._due: list[tuple[float, int, Entry]] = []
+        self._paused_until = float("-inf")
+        self.open: dict[int, Entry] = {}  # in the order of their numbers
+        self.sent = 0
+        self.uncommitted = 0  # came back, and are on their way to the journal
+        self.ready = 0  # in turn, and not taken by the sink
+        self.is_closed = False
+
+    @property
+    def results(self) -> int:
+        """Results that wait for the journal or the sink."""
+        return self.uncommitted + self.ready
+
+    def may_take(self) -> bool:
+        """Return whether one more record may be taken from the source."""
+        return len(self.open) < self._most_open and len(self.open) + self.results < self._most and not self.is_closed
+
+    def take(self, entry: Entry, *, sendable: bool = True) -> None:
+        """Add a record; one that is not sendable ends without an attempt."""
+        self.open[entry.number] = entry
+        if sendable:
+            self._fresh.append(entry)
+
+    def next(self, now: float) -> Entry | None:
+        """Return the record to send now, retries that are due first; None if there is none, or no room for a result."""
+        if self.is_closed or self.sent + self.results >= self._most_results or now < self._paused_until:
+            return None
+        if self._due and self._due[0][0] <= now:
+            entry = heapq.heappop(self._due)[2]
+        elif self._fresh:
+            entry = self._fresh.popleft()
+        else:
+            return None
+        self.sent += 1
+        return entry
+
+    def wake_at(self) -> float | None:
+        """Return the moment at which `next` may have something that it has not now; None if only an event tells."""
+        if self.is_closed or self.sent + self.results >= self._most_results:
+            return None
+        if self._fresh:
+            return self._paused_until
+        return max(self._due[0][0], self._paused_until) if self._due else None
+
+    def came_back(self) -> None:
+        """A record that was sent has an outcome, which is on its way to the journal."""
+        self.sent -= 1
+        self.uncommitted += 1
+
+    def again(self, entry: Entry) -> None:
+        """The failed attempt is committed; the record is sent again when it is due."""
+        self.uncommitted -= 1
+        heapq.heappush(self._due, (entry.due, entry.number, entry))
+
+    def end(self, number: int) -> Entry:
+        """The record is done and committed."""
+        entry = self.open.pop(number)
+        self.uncommitted -= entry.tried
+        return entry
+
+    def put_back(self) -> None:
+        """A record that was sent came back without an attempt that counts; the next run goes on with it."""
+        self.sent -= 1
+
+    def pause(self, until: float) -> None:
+        """Send nothing until a moment."""
+        self._paused_until = max(self._paused_until, until)
+
+    def paused_for(self, now: float) -> float:
+        """Return the seconds that are left of a pause."""
+        return max(0.0, self._paused_until - now)
+
+    def frontier(self, taken: int) -> int:
+        """Return the first number that is not done, given how many records were taken."""
+        return next(iter(self.open), taken + 1)
+
+    def close(self) -> None:
+        """Take and send nothing more."""
+        self.is_closed = True
