@@ -113,7 +113,7 @@ async def test_each_failure_says_what_to_do_about_it_and_is_not_tried_again_here
             found = await outcome_of(supervisor, job(way, api, server, f"a fox [[{fault}]]", **options))
             assert found.status == "failed" and found.error is not None, (fault, found)
             record = found.error.error
-            assert record.type == f"orchestrator_adapters.llm._errors.{name}", (fault, record)
+            assert record.type == f"orchestrator_adapters.llm.{name}", (fault, record)
             assert record.data.get("code") == code, (fault, record)
             assert record.data.get("failure_class") == failure_class, (fault, record)
             for expected, told in ((scope, "quota_scope"), (delay, "retry_after")):

@@ -64,3 +64,8 @@ class InvalidAnswer(ModelError):
     def __init__(self, message: str, *, reply: str = "") -> None:
         super().__init__(message)
         self.reply = reply
+
+
+# They are reported by the name under which people import them.
+for _kind in (ModelError, Throttled, QuotaExhausted, Unavailable, Refused, Blocked, InvalidAnswer):
+    _kind.__module__ = "orchestrator_adapters.llm"
