@@ -16,13 +16,12 @@ from orchestrator_adapters.llm._errors import (
     Throttled,
     Unavailable,
 )
+from orchestrator_adapters.llm._permits import ModelPermit
 from orchestrator_adapters.llm._throttle import Throttle, read_throttle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
-    from typing import Self
 
     from orchestrator_adapters.llm._answers import Form
     from orchestrator_adapters.llm._throttle import Refusals
@@ -123,8 +122,8 @@ class Question:
                 self._hear(reply, permit)
         return self._value
 
-    def _permit(self) -> Any:
-        return _NoPermit() if self._limit is None else child.permit(self._limit, tokens=self._tokens)
+    def _permit(self) -> ModelPermit:
+        return ModelPermit(self._limit, self._tokens)
 
     def _begin(self) -> None:
         # Before it is sent: a request whose sender dies was made all the same.
@@ -132,11 +131,11 @@ class Question:
         self._asked += 1
         self._asked_at = time.monotonic()
 
-    def _hear(self, reply: Reply, permit: Any) -> None:
+    def _hear(self, reply: Reply, permit: ModelPermit) -> None:
         self._refusals.answered()
         child.usage(**{name: count for name, count in reply.usage.items() if count})
         if reply.counted is not None:
-            permit.report(tokens=reply.counted)
+            permit.report(reply.counted)
         if reply.blocked:
             raise Blocked(reply.problem)
         problem = reply.problem
@@ -180,26 +179,6 @@ class Question:
 
     def _clean(self, text: str) -> str:
         return without(self._secret[0], text, self._secret[1])
-
-
-class _NoPermit:
-    """Stands for the permit of a call that is under no limit."""
-
-    def report(self, **units: float) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def _shortened(text: str) -> str:
