@@ -84,21 +84,30 @@ class FileSource(Source):
     async def count(self) -> int | None:
         if not self.is_regular:
             return None
-        source = Input(self.path, self.name)
+        opened: list[Input] = []
+        wanted = True
 
         def run() -> int | None:
             try:
-                total = self._count(source)
-                return None if source.stopped else total
+                source = Input(self.path, self.name)
             except BatchError:
                 return None  # whoever reads the records hears of it
+            opened.append(source)
+            try:
+                total = self._count(source) if wanted else 0
+                return None if source.stopped else total
+            except BatchError:
+                return None
             finally:
                 source.close()
 
         try:
             return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
         finally:
-            source.stopped = True  # of one that was cancelled: its thread ends with the block it reads
+            # The thread of one that was cancelled ends with the block it reads.
+            wanted = False
+            for source in opened:
+                source.stopped = True
 
     @abstractmethod
     def _count(self, source: Input) -> int:

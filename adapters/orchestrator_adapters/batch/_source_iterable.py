@@ -68,7 +68,7 @@ def _row(number: int, value: Any) -> Row:
     except Unfit as problem:
         return Row(number, place, repr(value)[:SHOWN], str(problem))
     if size > MAX_ROW_BYTES:
-        problem_text = f"the record is larger than {MAX_ROW_BYTES} bytes; pass large data by file name"
+        problem_text = f"the record is larger than {MAX_ROW_BYTES:,} bytes; pass large data by file name"
         return Row(number, place, repr(value)[:SHOWN], problem_text)
     return Row(number, place, content)
 

@@ -13,6 +13,9 @@ from orchestrator_adapters.batch._source import MAX_ROW_BYTES, SHOWN, Row
 
 Push = Callable[[list[Row]], None]
 
+# Rows that are handed over at once at most: of tiny ones a block of bytes holds very many.
+_BLOCK_ROWS = 1000
+
 
 class LongLine(NamedTuple):
     """A line that is longer than a row may be: only its beginning is kept."""
@@ -87,6 +90,8 @@ class RowReader:
                     line = b"".join(parts)
                 yield line if max(held, len(line)) <= self._largest else LongLine(line[:SHOWN])
                 parts, held = [], 0
+                if len(self._rows) >= _BLOCK_ROWS:
+                    self._flush()
             if rest:
                 held += len(rest)
                 parts.append(rest)
