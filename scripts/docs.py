@@ -51,13 +51,17 @@ def _render(kind: str, name: str, shown: str) -> str:
     """Return the text of one part.
 
     Args:
-        kind: `states` (a diagram), `text` (a module's docstring), `function`, `class`, or `value`: a class that users
-            never call.
-        name: Of the table, of the module, or `module:name`.
+        kind: `states` (a diagram), `text` (a module's docstring), `file`, `function`, `class`, or `value`: a class that
+            users never call.
+        name: Of the table, of the module, of the file, or `module:name`.
         shown: How users call it, if not by its name.
     """
     if kind == "states":
         return _diagram(getattr(_state, name))
+    if kind == "file":
+        file = _venv.ROOT / name
+        language = {".py": "python", ".yaml": "yaml"}[file.suffix]
+        return f"```{language}\n{file.read_text('utf-8')}```\n"
     module, _, path = name.partition(":")
     thing: Any = importlib.import_module(module)
     if kind == "text":

@@ -18,6 +18,8 @@ UV = "uv==0.13.*"
 EDITABLE = ["editables"]
 # The other process pools that scripts/bench.py measures.
 PEERS = ["aiomultiprocess", "loky", "pebble", "trio-parallel", "uvloop; sys_platform != 'win32'"]
+# What the worked example of a batch adds: a small model of embeddings within its package, and the records.
+EXAMPLE = ["wordllama>=0.4", "emoji>=2.15"]
 # What tests run as people do, in an environment of its own: it would bind the versions of everything else.
 DVC = ["dvc>=3.60"]
 # An index, a file or a folder of this machine has no place in what everybody installs from.
@@ -36,6 +38,8 @@ def main() -> int:
         _pin(uv, "dev", build, ["--extra", "dev", *upgrade])
         _pin(uv, "runtime", build, ["--constraints", "requirements/dev.txt"])
         _pin(uv, "bench", [*build, *PEERS], ["--constraints", "requirements/dev.txt", *upgrade])
+        extras = ["--extra", "batch", "--extra", "gemini"]
+        _pin(uv, "llm", [*build, *EXAMPLE], [*extras, "--constraints", "requirements/dev.txt", *upgrade])
         _pin(uv, "dvc", DVC, upgrade, project=False)
     return 0
 
