@@ -9,9 +9,10 @@ from orchestrator import _killset, _liveness
 if TYPE_CHECKING:
     import asyncio
 
+    from orchestrator._grant import Grant
     from orchestrator._guarded_loop import GuardedLoop
-    from orchestrator._limits import Grant, Ticket
     from orchestrator._record import Record
+    from orchestrator._ticket import Ticket
     from orchestrator._worker import Worker
 
 # Why an attempt is ended before it answers: somebody cancelled the job, or one of its bounds ran out.

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
 from orchestrator._logs import Logger
 from orchestrator._models import Status
+from orchestrator._permits import settle_unadmitted
 from orchestrator._persist import outlast
 from orchestrator._pool import Pool, by_lots
 from orchestrator._queue import Caution, Queue
@@ -101,7 +103,8 @@ class Engine:
         options = self.options
         self._executor = ThreadPoolExecutor(4, thread_name_prefix=f"orchestrator-{self.options.name}")
         self._guarded_loop = GuardedLoop(self.loop, self._fail)
-        self.limits = Limits(self.options.limits, self._fail)
+        self.limits = Limits(options.limits, self._fail, max_permits=options.max_permits, tell=self.log)
+        self._count_jobs(options.workers or 1)
         self.pool = Pool(options, self._guarded_loop, self.logger, self._start_soon)
         self.queue = Queue(self.pool.workers, self.limits, self.pool.want_children, self.loop.time)
         self.queue.caution, self.queue.trying = self._caution, self.pool.trying
@@ -116,6 +119,7 @@ class Engine:
             self._guarded_loop,
         )
         self.jobs.made_space = self._made_space
+        self.queue.refused = partial(settle_unadmitted, self.jobs)
         self.talk = Talk(self.limits, self.logger, self.jobs.effects)
         self._guardian = Guardian(self.log, options.secrets)
         witness: Witness = self._guardian
@@ -349,6 +353,16 @@ class Engine:
     def cancel(self, records: Iterable[Record]) -> None:
         """Cancel many jobs."""
         by_lots(self._guarded_loop, iter(records), self.jobs.cancel)
+
+    async def scale(self, workers: int) -> None:
+        """Have so many workers."""
+        self._count_jobs(workers)
+        await self.pool.scale(workers)
+
+    def _count_jobs(self, workers: int) -> None:
+        # With fewer slots than permits no job has to wait for being counted: they can be sent ahead then.
+        most = self.options.max_permits
+        self.limits.counts_jobs = most is not None and workers * self.options.concurrency > most
 
     def _start_soon(self, function: Callable[..., Any], *args: Any) -> None:
         with _known_to_sniffio():

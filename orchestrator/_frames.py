@@ -130,12 +130,16 @@ class Acquire(Frame, tag="acquire"):
     request: int
     name: str
     weight: float = 1.0
+    units: dict[str, float] = {}
+    timeout: float | None = None
+    inside: int | None = None
 
 
 class Release(Frame, tag="release"):
     request: int
     fence: int = 0
     throttled: float | None = None
+    used: dict[str, float] = {}
 
 
 class Cache(Frame, tag="cache"):

@@ -120,12 +120,14 @@ class Jobs:
         if job.queue_timeout is not None:
             record.queue_timer = self._loop.call_later(job.queue_timeout, self._waited_too_long, record)  # type: ignore[arg-type]
         if job.total_timeout is not None:
-            record.total_timer = self._loop.call_later(job.total_timeout, self._expire, record, "total_timeout")  # type: ignore[arg-type]
+            record.total_timer = self._loop.call_later(job.total_timeout, self.expire, record, "total_timeout")  # type: ignore[arg-type]
         if record.listener.wants_events:
             record.listener.event(record, _change("queued", 0))
 
     def _enqueue(self, record: Record) -> None:
         self.queue.put(record)
+        if record.queue_timer is not None:
+            self.queue.check_time(record)
         self.queue.pump(more_follow=True)
 
     def _put_again(self, record: Record) -> None:
@@ -140,13 +142,14 @@ class Jobs:
     def _waited_too_long(self, record: Record) -> None:
         # Not when it runs, or ran and waits to be tried again; a job that waits in a child behind others has not begun.
         if record.attempts == 0 or (record.attempts == 1 and record.attempt is not None and not record.attempt.begun):
-            self._expire(record, "queue_timeout")
+            self.expire(record, "queue_timeout")
 
     def _pump(self) -> None:
         self._will_pump = False
         self.queue.pump()
 
-    def _expire(self, record: Record, bound: str) -> None:
+    def expire(self, record: Record, bound: str) -> None:
+        """End a job because one of its bounds ran out."""
         record.expired_by = bound
         record.abandoned = True
         self._end(record, "expired")
@@ -160,7 +163,7 @@ class Jobs:
             attempt.end_early(why)
         elif "settle" in effects:
             self.waiting.discard(record)
-            self.queue.dropped()
+            self.queue.dropped(record)
             if not self._will_pump:
                 # It may have stood in the way of others: asked for permits in front of them, or wanted another child.
                 self._will_pump = True
@@ -175,7 +178,7 @@ class Jobs:
         if record.state in ("queued", "waiting"):
             record.step("refused")
             self.waiting.discard(record)
-            self.queue.dropped()
+            self.queue.dropped(record)
             self._settle(record, Status.FAILED, error=error)
 
     def abandon(self, record: Record, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:

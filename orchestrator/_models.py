@@ -130,6 +130,10 @@ class Limit:
         burst: Units that may start at once after a quiet time; at most `rate`. The rest of the rate is spread
             evenly, so that no stretch of `per` seconds ever sees more than `rate`.
         concurrency: At most this many units are held at the same time.
+        dimensions: What else is counted, each with a rate of its own: `{"tokens": {"rate": 1_000_000, "per": 60}}`
+            (and `burst`; `per` is the limit's own unless given). A permit takes what it says of each
+            (`child.permit("api", tokens=500)`, `limits={"api.tokens": 500}`) together with its units, or nothing.
+        ramp_up: Seconds in which the rate grows from almost nothing to its whole after the supervisor was opened.
     """
 
     name: str
@@ -137,24 +141,57 @@ class Limit:
     per: Seconds = 1.0
     burst: float | None = None
     concurrency: int | None = None
+    dimensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    ramp_up: Seconds | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigurationError("limit.name", f"must be a non-empty string, not {self.name!r}")
         where = f"limit {self.name!r}"
-        if self.rate is None and self.concurrency is None:
-            raise ConfigurationError(where, "needs rate= or concurrency=")
+        if not isinstance(self.dimensions, Mapping):
+            raise ConfigurationError(f"{where}: dimensions", f"must be a mapping, not {self.dimensions!r:.100}")
+        if self.rate is None and self.concurrency is None and not self.dimensions:
+            raise ConfigurationError(where, "needs rate=, concurrency= or dimensions=")
         object.__setattr__(self, "per", seconds(self.per, f"{where}: per"))
+        object.__setattr__(self, "ramp_up", seconds(self.ramp_up, f"{where}: ramp_up"))
         for name in ("rate", "burst"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, seconds(value, f"{where}: {name}"))
-        if self.burst is not None and self.rate is None:
-            raise ConfigurationError(f"{where}: burst", "needs rate=")
-        if self.burst is not None and self.rate is not None and self.burst > self.rate:
-            raise ConfigurationError(f"{where}: burst", f"must be at most the rate, {self.rate:g}")
+        _check_burst(self.rate, self.burst, where)
         if self.concurrency is not None:
             whole(self.concurrency, f"{where}: concurrency", minimum=1)
+        found = {name: _dimension(name, given, self.per, where) for name, given in self.dimensions.items()}
+        object.__setattr__(self, "dimensions", found)
+
+
+def _check_burst(rate: float | None, burst: float | None, where: str) -> None:
+    if burst is not None and rate is None:
+        raise ConfigurationError(f"{where}: burst", "needs rate=")
+    if burst is not None and rate is not None and burst > rate:
+        raise ConfigurationError(f"{where}: burst", f"must be at most the rate, {rate:g}")
+
+
+def _dimension(name: object, given: object, per: Seconds, where: str) -> dict[str, float]:
+    """Return a checked dimension of a limit."""
+    place = f"{where}: dimensions[{name!r}]"
+    if not isinstance(name, str) or not name.isidentifier() or name in ("name", "weight", "timeout"):
+        problem = "must be named as a keyword argument can be, and not name, weight or timeout"
+        raise ConfigurationError(place, problem)
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(place, f"must be a mapping such as {{'rate': 1000, 'per': 60}}, not {given!r:.100}")
+    unknown = [key for key in given if key not in ("rate", "per", "burst")]
+    if unknown:
+        raise ConfigurationError(place, f"has {unknown[0]!r}; a dimension has rate, per and burst")
+    if given.get("rate") is None:
+        raise ConfigurationError(place, "needs a rate")
+    found = {}
+    for key, value in {"per": per, **given}.items():
+        number = seconds(value, f"{place}: {key}")
+        if number is not None:
+            found[key] = number
+    _check_burst(found["rate"], found.get("burst"), place)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Options:
     name: str = "supervisor"
     concurrency: int = 1
     limits: Iterable[Limit] = ()
+    max_permits: int | None = None
     isolation: Literal["process", "inline"] = "process"
     fallback: Literal["inline"] | None = None
     queue_size: int = 10_000
@@ -63,6 +64,8 @@ class Options:
         whole(self.max_message_bytes, "max_message_bytes", minimum=1024)
         if self.max_jobs is not None:
             whole(self.max_jobs, "max_jobs", minimum=1)
+        if self.max_permits is not None:
+            whole(self.max_permits, "max_permits", minimum=1)
         self._check_resources()
         self._set("grace", seconds(self.grace, "grace", exclusive=False))
         self._set("start_timeout", seconds(self.start_timeout, "start_timeout"))
@@ -127,10 +130,12 @@ class Options:
         for index, limit in enumerate(limits):
             if not isinstance(limit, Limit):
                 raise ConfigurationError(f"limits[{index}]", f"must be a Limit, not {limit!r}")
-        names = [limit.name for limit in limits]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise ConfigurationError(f"limits[{index}]", f"is a second limit named {name!r}")
+        names: set[str] = set()
+        for index, limit in enumerate(limits):
+            for name in (limit.name, *(f"{limit.name}.{dimension}" for dimension in limit.dimensions)):
+                if name in names:
+                    raise ConfigurationError(f"limits[{index}]", f"is a second limit named {name!r}")
+                names.add(name)
         self._set("limits", limits)
 
     def _check_strings(self, name: str) -> None:
@@ -178,6 +183,7 @@ class OptionsDict(TypedDict, total=False):
     name: str
     concurrency: int
     limits: Iterable[Limit]
+    max_permits: int | None
     isolation: Literal["process", "inline"]
     fallback: Literal["inline"] | None
     queue_size: int

@@ -7,11 +7,15 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.exceptions import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator._limits import Grant, Limits
+    from orchestrator._grant import Grant
+    from orchestrator._limits import Limits
     from orchestrator._record import Record
+    from orchestrator._ticket import TooLate
     from orchestrator._worker import Worker
 
 # A worker in one of these states has a fresh child soon.
@@ -34,6 +38,8 @@ class Lane:
         self._lines: dict[int, deque[Record]] = {}
         self._priorities: list[int] = []  # negative, so that the highest comes first
         self.asking: set[Record] = set()  # at the head of the line, waiting for permits
+        self._named: dict[Record, None] = {}  # those in line that name limits
+        self._units: dict[int, dict[str, float]] = {}  # what they will ask for, by priority
 
     def push(self, record: Record, *, front: bool = False) -> bool:
         """Put a job at the end of its priority's line, or in front of it; returns whether it is the first there."""
@@ -46,7 +52,33 @@ class Lane:
             line.appendleft(record)
         else:
             line.append(record)
+        if record.job.limits:
+            self._named[record] = None
+            self._count(record, 1)
         return front or len(line) == 1
+
+    def _count(self, record: Record, sign: int) -> None:
+        units = self._units.setdefault(record.job.priority, {})
+        for name, count in record.job.limits.items():
+            units[name] = units.get(name, 0.0) + sign * count
+
+    def forget(self, record: Record) -> None:
+        """Note that a job goes, or was settled where it stands: it asks for nothing any more."""
+        if record in self._named:
+            del self._named[record]
+            self._count(record, -1)
+
+    def ahead_of(self, record: Record) -> dict[str, float]:
+        """Return the units that others in line will ask for before a job that has just come."""
+        found = dict.fromkeys(record.job.limits, 0.0)
+        for priority, units in self._units.items():
+            if priority >= record.job.priority:
+                for name in found:
+                    found[name] += units.get(name, 0.0)
+        if record in self._named:
+            for name, count in record.job.limits.items():
+                found[name] -= count
+        return found
 
     def head(self) -> Record | None:
         """Return the next job, or None."""
@@ -73,6 +105,7 @@ class Lane:
 
     def pop(self, record: Record) -> None:
         """Take the job that `head` or `tail` returned."""
+        self.forget(record)
         line = self._lines[record.job.priority]
         if line[0] is record:
             line.popleft()
@@ -108,6 +141,8 @@ class Queue:
         self._pumping = False
         self._full = False  # nobody took the last job that was offered; a shortcut for floods
         self._since: dict[int, float] = {}
+        # Told of one that can't be admitted in time, or never.
+        self.refused: Callable[[Record, TooLate | ConfigurationError], None] = lambda record, problem: None
         self.caution: Callable[[], Caution | None] = lambda: None
         self.in_question: Callable[[], bool] = lambda: False  # whether somebody died since anything ended
         self.trying: Callable[[Record], None] = lambda record: None  # told of each that is tried while there is doubt
@@ -124,22 +159,30 @@ class Queue:
             return self._suspects
         kind = record.target.kind
         flavour = "any" if kind is None else "async" if kind in ("async", "async_generator") else "plain"
-        key = (flavour, *sorted(record.job.limits)) if record.job.limits else (flavour,)
+        # Those that are counted while they run are admitted as by a limit without a name.
+        key = (flavour, *(sorted(record.job.limits) or [""])) if self._is_admitted(record) else (flavour,)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane()
         return lane
 
+    def _is_admitted(self, record: Record) -> bool:
+        """Return whether the job needs permits before it is sent: those that it names, or one for being there."""
+        return bool(record.job.limits) or (self._limits.counts_jobs and not record.target.asks_for_permits)
+
     def put(self, record: Record, *, front: bool = False) -> None:
         """Add a job; `pump` sends it."""
         if record.is_on_probation:
             self._any_suspects = True
-        if self._lane_of(record).push(record, front=front) or record.job.limits or record.is_on_probation:
+        if self._lane_of(record).push(record, front=front) or self._is_admitted(record) or record.is_on_probation:
             self._full = False  # it may be one that somebody takes, though nobody took the first of another line
 
-    def dropped(self) -> None:
+    def dropped(self, record: Record) -> None:
         """Note that a waiting job was settled; many of those are cleared away together."""
         self._full = False  # it may have been the first in line
+        if record.job.limits:
+            for lane in self._lanes.values():
+                lane.forget(record)
         self._tombs += 1
         if self._tombs > 10_000:
             self._tombs = 0
@@ -199,6 +242,13 @@ class Queue:
     def _admit(self, lane: Lane) -> bool:
         """Ask for permits for as many jobs as could start at once, so that a permit is never held by one that waits."""
         while (record := lane.head()) is not None:
+            if (other := self._lane_of(record)) is not lane:
+                # It was learnt meanwhile that such jobs ask for their permits themselves.
+                lane.pop(record)
+                other.push(record)
+                if not self._is_admitted(record):
+                    self._send_from(other)
+                continue
             lane.asking = {asked for asked in lane.asking if asked.ticket is not None}
             if self._slots_for(record) <= len(lane.asking):
                 if not lane.asking:
@@ -210,19 +260,51 @@ class Queue:
 
     def _ask(self, lane: Lane, record: Record) -> None:
         lane.asking.add(record)
-        ticket = self._limits.request(record.job.limits, partial(self._granted, record), begins_later=True)
+        try:
+            units = self._limits.check(record.job.limits, "job.limits")
+        except ConfigurationError as error:  # they were changed after it was submitted
+            self._refused(record, lane, error)
+            return
+        ticket = self._limits.request(
+            units,
+            partial(self._granted, record, lane),
+            refused=partial(self._refused, record, lane),
+            begins_later=True,
+            timeout=self._time_left(record),
+        )
         # Granted at once: the callback has run already, and the job is on its way.
         record.ticket = ticket if record.state == "queued" and record.grant is None and record in lane.asking else None
 
-    def _granted(self, record: Record, grant: Grant) -> None:
-        lane = self._lane_of(record)
+    def check_time(self, record: Record) -> None:
+        """Refuse a job that was just put into line if its limits can't be had within its `queue_timeout`."""
+        left = self._time_left(record)
+        if left is None or not record.job.limits or record.state != "queued" or record.is_on_probation:
+            return
+        try:
+            units = self._limits.check(record.job.limits, "job.limits")
+        except ConfigurationError:
+            return  # that is told when it is its turn
+        problem = self._limits.too_late(units, left, self._lane_of(record).ahead_of(record))
+        if problem is not None:
+            self.refused(record, problem)
+
+    def _time_left(self, record: Record) -> float | None:
+        timer = None if record.attempts else record.queue_timer
+        return None if timer is None else max(0.0, timer.when() - self._now())
+
+    def _refused(self, record: Record, lane: Lane, problem: TooLate | ConfigurationError) -> None:
+        lane.asking.discard(record)
+        record.ticket = None
+        self.refused(record, problem)
+
+    def _granted(self, record: Record, lane: Lane, grant: Grant) -> None:
         lane.asking.discard(record)
         record.ticket = None
         worker = None if record.state != "queued" else self._worker_for(record)
         caution = self.caution()
         if worker is None or (caution is not None and record is not self.tried):
             # Its place was taken meanwhile. A permit used later than it was granted would break the rate.
-            grant.release()
+            grant.forgo()
             if record.state == "queued":
                 lane.push(record, front=True)
                 self._any_suspects |= record.is_on_probation
@@ -292,7 +374,7 @@ class Queue:
             return False
         lane.pop(record)
         self.tried, self.in_trial = record, trial
-        if record.job.limits:
+        if self._is_admitted(record):
             self._ask(lane, record)
         else:
             worker.lease(record)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from orchestrator._codec import Payload
     from orchestrator._effects import Done, Question
     from orchestrator._events import Event, Progress
-    from orchestrator._limits import Grant, Ticket
+    from orchestrator._grant import Grant
     from orchestrator._targets import Target
+    from orchestrator._ticket import Ticket
     from orchestrator.exceptions import OrchestratorError
 
 SETTLED = "settled"
@@ -107,6 +108,7 @@ class Record:
         "queue_timer",
         "read",
         "replayed",
+        "retry_after",
         "retry_timer",
         "run_seconds",
         "state",
@@ -150,6 +152,7 @@ class Record:
         self.total_timer: asyncio.TimerHandle | None = None
         self.retry_timer: asyncio.TimerHandle | None = None
         self.expired_by = ""
+        self.retry_after: float | None = None  # it expired because its limits could be had only then
         self.status: Status | None = None
         self.value: Any = None
         self.error: OrchestratorError | None = None

@@ -39,12 +39,28 @@ class WorkerStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitStatistics:
-    """One limit at one moment: permits held, requests waiting, units granted in all."""
+    """One limit, or one dimension of it (`api.tokens`), at one moment.
+
+    Attributes:
+        held: Units that are held.
+        waiting: Requests that wait for it.
+        granted: Units granted so far.
+        rate: Units per `per` seconds that are in force now; None if it has no rate.
+        factor: Share of the rate (or of the concurrency, where there is no rate) that refusals have left, 0.05 to 1.
+        paused_for: Seconds until it grants again after a refusal; 0 while it is not paused.
+        throttled: How often the other side refused (`throttled`, or a 429).
+        oldest_wait: Seconds that the oldest of the waiting requests has waited.
+    """
 
     name: str
     held: float
     waiting: int
     granted: float
+    rate: float | None = None
+    factor: float = 1.0
+    paused_for: float = 0.0
+    throttled: int = 0
+    oldest_wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from orchestrator import _codec
 from orchestrator._models import Job
 from orchestrator._record import Listener, Record
 from orchestrator._targets import Target, Targets
+from orchestrator._units import Catalogue
 from orchestrator.exceptions import ConfigurationError, TargetError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Submitter:
     def __init__(self, options: Options) -> None:
         self._targets = Targets(same_modules=options.command is None and not options.preload)
         self._largest = options.max_message_bytes
-        self._limits = {limit.name: limit for limit in options.limits}
+        self.catalogue = Catalogue(options.limits)
         self._numbers = itertools.count(1)
         self._inline = options.isolation == "inline"
 
@@ -115,19 +116,8 @@ class Submitter:
 
     def from_job(self, job: Job) -> Submission:
         """Return the submission of a job."""
-        for name, units in job.limits.items():
-            limit = self._limits.get(name)
-            if limit is None:
-                known = ", ".join(map(repr, self._limits)) or "none"
-                raise ConfigurationError(f"job.limits.{name}", f"is no limit of this supervisor; it has {known}")
-            most = min(
-                (float("inf") if bound is None else bound)
-                for bound in (limit.concurrency, limit.rate if limit.burst is None else limit.burst)
-            )
-            if units > most:
-                raise ConfigurationError(
-                    f"job.limits.{name}", f"asks for {units:g} units; at most {most:g} are ever granted"
-                )
+        if job.limits:
+            self.catalogue.expand(job.limits, "job.limits")
         found = self._targets.resolve(job.target)
         if job.reconcile is not None:
             try:

@@ -47,6 +47,8 @@ class Supervisor:
         name: Appears in logs.
         concurrency: Jobs at once in a child that runs async targets.
         limits: Bounds that all children keep together.
+        max_permits: So many permits, of whichever limits, may be held at the same time by all children together. A job
+            that holds none counts as one while it runs, until it asks for its first.
         isolation: `"process"`, or `"inline"` where children can't be had: the same jobs, in threads of this process.
         fallback: `"inline"`: where no child can be started, at the beginning or when the pool breaks later, go on as
             `isolation="inline"` does, with the same queue, limits, journal and counts, and say so in the log. By
@@ -86,6 +88,7 @@ class Supervisor:
         name: str = "supervisor",
         concurrency: int = 1,
         limits: Iterable[Limit] = (),
+        max_permits: int | None = None,
         isolation: Literal["process", "inline"] = "process",
         fallback: Literal["inline"] | None = None,
         queue_size: int = 10_000,
@@ -114,6 +117,7 @@ class Supervisor:
             name=name,
             concurrency=concurrency,
             limits=limits,
+            max_permits=max_permits,
             isolation=isolation,
             fallback=fallback,
             queue_size=queue_size,
@@ -400,7 +404,7 @@ class Supervisor:
         """Change how many workers there are; those that are too many finish their jobs first."""
         link = self._check_context()
         link.engine.check_state()
-        await link.ask(link.engine.pool.scale, whole(workers, "workers", minimum=1))
+        await link.ask(link.engine.scale, whole(workers, "workers", minimum=1))
 
     async def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import _frames
 from orchestrator._events import Artifact, Item, Log, Progress
+from orchestrator._permits import Permits
 from orchestrator.child._scope import CALLS_AHEAD
-from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator._attempt import Attempt
     from orchestrator._effects import Effects
-    from orchestrator._limits import Grant, Limits
+    from orchestrator._limits import Limits
     from orchestrator._logs import Logger
     from orchestrator._record import Record
     from orchestrator._worker import Worker
@@ -52,7 +52,7 @@ class Talk:
     def __init__(self, limits: Limits, logger: Logger, effects: Effects) -> None:
         self.dropped_lines = 0
         self._bounds_calls = True
-        self._limits = limits
+        self._permits = Permits(limits)
         self._logger = logger
         self._effects = effects
 
@@ -81,9 +81,9 @@ class Talk:
             case _frames.Made():
                 listener.event(record, Artifact(path=frame.path, name=frame.name, attempt=number))
             case _frames.Acquire():
-                self._acquire(attempt, frame)
+                self._permits.asked(attempt, frame)
             case _frames.Release():
-                self._release(attempt, frame)
+                self._permits.given_back(attempt, frame)
             case _frames.EffectBegin():
                 self._effects.begun(attempt, frame)
             case _frames.EffectDone():
@@ -120,40 +120,6 @@ class Talk:
         if attempt is not None:
             frame: dict[str, Any] = {"type": "credit", "fence": attempt.fence, "n": count}
             attempt.worker.send({**frame, "calls": True} if calls else frame)
-
-    def _acquire(self, attempt: Attempt, frame: _frames.Acquire) -> None:
-        request, worker = frame.request, attempt.worker
-        units = {frame.name: frame.weight}
-        try:
-            self._limits.check(units, "permit")
-        except ConfigurationError as error:
-            worker.send({"type": "denied", "request": request, "reason": str(error)})
-            return
-        if attempt.permits is None or attempt.tickets is None:
-            attempt.permits, attempt.tickets = {}, {}
-
-        def granted(grant: Grant) -> None:
-            if attempt.permits is None or attempt.tickets is None:
-                grant.release()  # the attempt ended while it waited
-                return
-            attempt.tickets.pop(request, None)
-            attempt.permits[request] = grant
-            worker.send({"type": "granted", "request": request})
-
-        ticket = self._limits.request(units, granted)
-        if request not in attempt.permits:
-            attempt.tickets[request] = ticket
-
-    def _release(self, attempt: Attempt, frame: _frames.Release) -> None:
-        ticket = (attempt.tickets or {}).pop(frame.request, None)
-        if ticket is not None:
-            ticket.cancel()
-        grant = (attempt.permits or {}).pop(frame.request, None)
-        if grant is not None:
-            if frame.throttled is None:
-                grant.release()
-            else:
-                grant.throttled(max(0.0, frame.throttled))
 
     def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None:
         """Pass a line on: to the log, and to the reader of its job's events."""

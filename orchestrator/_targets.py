@@ -31,6 +31,7 @@ class Target:
         function: The function, or None when it was named by a string: then it is not imported here.
         kind: `sync`, `async`, `generator`, `async_generator`, or None while unknown.
         seconds: How long its jobs ran lately, or None before the first one.
+        asks_for_permits: Its jobs ask for permits while they run.
         job: The job with no options, for calls that have none.
     """
 
@@ -40,6 +41,7 @@ class Target:
         "_names",
         "_rest",
         "_signature",
+        "asks_for_permits",
         "function",
         "has_hints",
         "hints",
@@ -54,6 +56,7 @@ class Target:
         self.function = function
         self.kind: str | None = None if function is None else kind_of(function)
         self.seconds: float | None = None
+        self.asks_for_permits = False
         self.job = Job(reference if function is None else function)
         self.hints: dict[str, Any] = {}
         self._signature: inspect.Signature | None = None

@@ -51,7 +51,12 @@ def expired(record: Record) -> JobExpired:
     """Return the error of a job that was not done in time."""
     bound = getattr(record.job, record.expired_by)
     what = "waited for a child longer than" if record.expired_by == "queue_timeout" else "was not done within"
-    return _error(JobExpired, record, f"{what} {record.expired_by}={bound:g} s")
+    text = f"{what} {record.expired_by}={bound:g} s"
+    if record.retry_after is not None:
+        text = f"cannot have its limits within queue_timeout={bound:g} s: in {record.retry_after:.3g} s at the earliest"
+    error = _error(JobExpired, record, text)
+    error.retry_after = record.retry_after
+    return error
 
 
 def timed_out(record: Record, attempt: Attempt) -> JobTimedOut:

@@ -210,7 +210,7 @@ class BlockingSupervisor:
         """Change how many workers there are; those that are too many finish their jobs first."""
         thread = self._check_open()
         thread.engine.check_state()
-        thread.wait(thread.engine.pool.scale, whole(workers, "workers", minimum=1))
+        thread.wait(thread.engine.scale, whole(workers, "workers", minimum=1))
 
     def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""

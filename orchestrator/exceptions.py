@@ -231,7 +231,15 @@ class JobTimedOut(JobError):
 
 
 class JobExpired(JobError):
-    """Raised when `queue_timeout` ran out before a child took the job, or `total_timeout` before it settled."""
+    """Raised when `queue_timeout` ran out before a child took the job, or `total_timeout` before it settled.
+
+    It comes at once when the job's limits cannot be had within its `queue_timeout`.
+
+    Attributes:
+        retry_after: Seconds until its limits could be had at the earliest, if they were the reason.
+    """
+
+    retry_after: float | None = None
 
 
 class JobCancelled(JobError):

@@ -34,7 +34,7 @@ VALUES = "_events _models _statistics exceptions"
 ENGINE = "anyio msgspec psutil structlog"
 
 # Arrows point down: a module imports only from rows above its own. Imports under TYPE_CHECKING do not count, for they
-# never happen. Only the command line may import typer and rich, only _limits aiolimiter.
+# never happen. Only the command line may import typer and rich, only _gate aiolimiter.
 TABLE = {
     # What children import too: the standard library, and msgspec when a target's annotations ask for it.
     "_wire": row(),
@@ -64,7 +64,14 @@ TABLE = {
     "_codec": row(f"{VALUES} _wire _child_files _targets child", packages="msgspec"),
     "_frames": row("_models _wire", packages="msgspec"),
     "_logs": row(),
-    "_limits": row(f"{VALUES} _policy", packages="aiolimiter"),
+    "_units": row(VALUES),
+    "_line": row(),
+    "_window": row(),
+    "_adaptive": row(),
+    "_gate": row(f"{VALUES} _units _line _window _adaptive", packages="aiolimiter"),
+    "_grant": row(),
+    "_ticket": row("_grant"),
+    "_limits": row(f"{VALUES} _units _adaptive _gate _ticket"),
     "_cache": row(VALUES, packages=ENGINE),
     "_faults": row("exceptions"),
     "_store_rows": row(),
@@ -110,8 +117,9 @@ TABLE = {
     "_worker": row(
         f"{VALUES} _wire _state _frames _spawn _child_process _inline _attempt _leases _liveness _health _hearing"
     ),
-    "_queue": row("_record"),
-    "_talk": row(f"{VALUES} _frames child"),
+    "_queue": row("exceptions _record"),
+    "_permits": row("exceptions"),
+    "_talk": row(f"{VALUES} _frames _permits child"),
     "_verdicts": row("exceptions"),
     "_effects": row(f"{VALUES} _frames _codec _policy _targets _faults _store_rows _archive _verdicts"),
     "_jobs": row(f"{VALUES} _blame _frames _codec _policy _record _verdicts _effects"),
@@ -122,7 +130,7 @@ TABLE = {
     "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
         f"{VALUES} _wire _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
-        "_record _queue _talk _jobs _durable _recovery _pool _guardian _recipe _spawn",
+        "_record _queue _permits _talk _jobs _durable _recovery _pool _guardian _recipe _spawn",
         packages="anyio",
     ),
     # How callers reach it.
@@ -131,7 +139,7 @@ TABLE = {
     "_ring": row("_events"),
     "_calls": row("_models _record"),
     "_handle": row(f"{VALUES} _persist _record _link _ring _calls"),
-    "_submission": row(f"{VALUES} _options _targets _codec _record"),
+    "_submission": row(f"{VALUES} _options _targets _codec _record _units"),
     "_stream": row("_events _models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_supervisor": row(
@@ -153,7 +161,21 @@ TABLE = {
     "__init__": row(),
 }
 
-PURE = ("exceptions", "_events", "_models", "_statistics", "_state", "_policy", "_progress", "_liveness", "_resources")
+PURE = (
+    "exceptions",
+    "_events",
+    "_models",
+    "_statistics",
+    "_state",
+    "_policy",
+    "_progress",
+    "_liveness",
+    "_resources",
+    "_adaptive",
+    "_line",
+    "_units",
+    "_window",
+)
 IMPURE_MODULES = frozenset(
     "anyio asyncio concurrent ctypes fcntl io logging multiprocessing os pathlib queue secrets select selectors shutil "
     "signal socket sqlite3 ssl structlog subprocess sys tempfile threading time urllib".split()

@@ -112,11 +112,18 @@ def params() -> dict[str, Any]:
     return (_scope.local_params if scope is None else scope.host.params).read()
 
 
-def permit(name: str, weight: float = 1) -> Permit:
-    """Return a context manager, `with` or `async with`, that holds a permit of the supervisor's limit `name`."""
+def permit(name: str, weight: float = 1, *, timeout: float | None = None, **units: float) -> Permit:
+    """Return a context manager, `with` or `async with`, that holds a permit of the supervisor's limit `name`.
+
+    Args:
+        name: The limit.
+        weight: Units of it.
+        timeout: Seconds. If the permit cannot be had by then, entering raises `TimeoutError`, as soon as that is known.
+        units: Of the limit's dimensions, as far as they can be estimated (`tokens=500`); `report` corrects them.
+    """
     from orchestrator.child._permit import Permit
 
-    return Permit(current(), name, weight)
+    return Permit(current(), name, weight, timeout, units)
 
 
 def resource(name: str, factory: Callable[[], T]) -> T:

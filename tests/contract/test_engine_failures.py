@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator import Job, Limit, RestartPolicy, RetryPolicy, Supervisor, _worker
 from orchestrator._attempt import Attempt
+from orchestrator._gate import Gate
 from orchestrator._jobs import Jobs
-from orchestrator._limits import _Gate
 from orchestrator._pool import Pool
 from orchestrator._queue import Queue
 from orchestrator._talk import Talk
@@ -84,7 +84,7 @@ PLACES: dict[str, tuple[type, str, Job, Before]] = {
     "patience": (Attempt, "_lose_patience", HOLD, cancel),
     "kill": (Attempt, "_kill", Job(hosting.hold, timeout=0.02), nothing),
     "retry": (Jobs, "_due", Job(hosting.refuse, args=("",), retry=RetryPolicy(attempts=2, backoff=0.01)), nothing),
-    "expire": (Jobs, "_expire", Job(hosting.hold, total_timeout=0.05), nothing),
+    "expire": (Jobs, "expire", Job(hosting.hold, total_timeout=0.05), nothing),
     "wait": (Jobs, "_waited_too_long", Job(hosting.double, args=(1,), queue_timeout=0.05), cancel),
     "conclude": (Jobs, "_conclude_after", Job(hosting.hold, timeout=0.02), nothing),
     "crash": (Jobs, "crashed", Job(hosting.leave, args=(3,)), nothing),
@@ -95,7 +95,7 @@ PLACES: dict[str, tuple[type, str, Job, Before]] = {
     "put": (Queue, "put", HOLD, nothing),
     "lease": (Worker, "lease", HOLD, nothing),
     "grant": (Queue, "_granted", Job(hosting.double, args=(1,), limits={"few": 1}), nothing),
-    "rate": (_Gate, "_take", Job(hosting.double, args=(1,), limits={"rare": 1}), nothing),
+    "rate": (Gate, "_take", Job(hosting.double, args=(1,), limits={"rare": 1}), nothing),
     "read": (Talk, "read", HOLD, nothing),
 }
 

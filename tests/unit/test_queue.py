@@ -91,6 +91,9 @@ class Grant:
         self._units = units
         self.released = False
 
+    def forgo(self) -> None:
+        self.release()
+
     def release(self) -> None:
         assert not self.released
         self.released = True
@@ -115,7 +118,12 @@ class Limits:
         self.all = dict(free)
         self.waiting: deque[tuple[dict[str, float], Callable[[Any], None], Ticket]] = deque()
 
-    def request(self, units: Any, granted: Callable[[Any], None], *, begins_later: bool = False) -> Ticket:
+    counts_jobs = False
+
+    def check(self, units: Any, where: str) -> Any:
+        return units
+
+    def request(self, units: Any, granted: Callable[[Any], None], **_: Any) -> Ticket:
         ticket = Ticket()
         self.waiting.append((dict(units), granted, ticket))
         self.grant()
@@ -181,7 +189,7 @@ class Bench:
         if record.ticket is not None:
             record.ticket.cancel()
             record.ticket = None
-        self.queue.dropped()
+        self.queue.dropped(record)
 
 
 def test_first_come_first_served() -> None:
@@ -289,7 +297,7 @@ def test_busy_child_goes_on_when_nobody_waits_for_another_one() -> None:
     bench.queue.pump()
     assert worker.turning
     waits.state = "settled"
-    bench.queue.dropped()
+    bench.queue.dropped(waits)
     bench.put(late := record("async"))
     assert not worker.turning
     assert late.state == "running"
