@@ -177,12 +177,12 @@ class Gate:
     def granted(self, request: Request) -> None:
         """Note that a request has all that it wanted."""
         del self._ungranted[request]
-        self._granted += request.units_at(self)
-        self._last_granted = self._loop.time()
 
     def begin(self, units: float) -> Entry | None:
         """Note that what a request took is used now: from here on the far end counts."""
-        return None if self._window is None else self._window.begin(self._loop.time(), units)
+        self._granted += units
+        self._last_granted = now = self._loop.time()
+        return None if self._window is None else self._window.begin(now, units)
 
     def release(self, units: float) -> None:
         """Take back what was held."""
