@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, from_os_error
+from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, BatchError, from_os_error
 from orchestrator_adapters.batch._formats import Format, format_of
 from orchestrator_adapters.batch._parquet import load_pyarrow
 from orchestrator_adapters.batch._sink import Sink
@@ -32,6 +32,8 @@ def open_file_sink(value: str, format: str | None, source: Source | None) -> Sin
     """
     if value == "-":
         return FileSink(StdoutPlace(), format_of("stdout", format, default="jsonl"), None)
+    if not value:
+        raise BatchError("the output is an empty path")
     return FileSink(FilePlace(value, source), format_of(value, format), value)
 
 

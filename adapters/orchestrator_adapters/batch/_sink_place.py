@@ -7,7 +7,7 @@ import stat
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from orchestrator_adapters.batch._errors import USAGE, BatchError, from_os_error, reason
 
@@ -105,8 +105,6 @@ class FilePlace(Place):
             raise BatchError(f"the output {self.name!r} cannot be written: {message}")
 
     def _target(self) -> str:
-        if not self.name:
-            raise BatchError("the output is an empty path")
         if not os.path.islink(self.name):
             return self.name
         target = os.path.realpath(self.name)
@@ -169,7 +167,7 @@ class StdoutPlace(Place):
     def abort(self) -> None: ...
 
 
-def writer(file: BinaryIO, *, gzip: bool) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+def writer(file: IO[bytes], *, gzip: bool) -> tuple[Callable[[bytes], None], Callable[[], None]]:
     """Return what writes bytes to a stream as a whole, and what ends them; compressed if asked for.
 
     Compressed bytes carry no name and no time: the same results are the same file.
