@@ -57,9 +57,9 @@ class Bars:
         states = [SUCCEEDED, FAILED, RUNNING, *([RETRYING] if self._retried else []), QUEUED]
         self._draw(bars(snapshot, states))
 
-    def close(self, snapshot: Snapshot) -> None:
-        """Draw the last bars, which stay, without what no longer happens."""
-        self._draw(bars(snapshot, [SUCCEEDED, FAILED]))
+    def close(self, snapshot: Snapshot | None) -> None:
+        """Draw the last bars, which stay, without what no longer happens; for None leave none."""
+        self._draw(Group() if snapshot is None else bars(snapshot, [SUCCEEDED, FAILED]))
         self._live.stop()
 
     def _draw(self, group: Group) -> None:

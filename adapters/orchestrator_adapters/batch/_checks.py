@@ -21,10 +21,13 @@ from orchestrator.exceptions import JobCrashed, JobError, JobFailed, Orchestrato
 from orchestrator_adapters.batch._errors import BatchError
 from orchestrator_adapters.batch._params import Params, load_params
 from orchestrator_adapters.batch._sink import open_sink
+from orchestrator_adapters.batch._sink_place import FilePlace
 from orchestrator_adapters.batch._source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from orchestrator_adapters.batch._source import Source
 
 Status = Literal["ok", "failed", "note"]
 
@@ -168,6 +171,7 @@ async def _supervisor(params: Params, secrets: list[str]) -> AsyncIterator[Super
         1,
         name="check",
         limits=params.limits,
+        params=params.other,
         isolation="process" if params.multiprocessing.enabled else "inline",
         secrets=secrets,
         restart=RestartPolicy(max_restarts=0),
@@ -237,15 +241,34 @@ def _classify(wanted: Wanted) -> list[Check]:
 
 def _folders(wanted: Wanted) -> list[Check]:
     checks = [_writable("folder", wanted.folder)]
-    if wanted.sink not in (None, "-"):
-        try:
-            open_sink(wanted.sink, format=wanted.output_format)
-        except BatchError as error:
-            checks.append(Check(name="output", status="failed", detail=str(error)))
-    for name, file in (("output", wanted.sink), ("failed", wanted.failed), ("metrics", wanted.metrics)):
-        if file not in (None, "-"):
-            checks.append(_writable(name, Path(str(file)).parent, Path(str(file))))
+    if wanted.sink is not None:
+        checks.append(_output(wanted))
+    for name, file in (("failed", wanted.failed), ("metrics", wanted.metrics)):
+        if file is not None:
+            checks.append(_writable(name, Path(file).parent, Path(file)))
     return checks
+
+
+def _output(wanted: Wanted) -> Check:
+    assert wanted.sink is not None
+    source = _source(wanted)
+    try:
+        sink = open_sink(wanted.sink, format=wanted.output_format, source=source)
+        if sink.path is None:
+            return Check(name="output", status="ok", detail=sink.name)
+        place = FilePlace(sink.path, source)
+        place.check()
+    except BatchError as error:
+        return Check(name="output", status="failed", detail=str(error))
+    if place.is_live:
+        return Check(name="output", status="ok", detail=f"{sink.path}, which is no file: written as results come")
+    return _writable("output", Path(place.folder or os.curdir), Path(sink.path))
+
+
+def _source(wanted: Wanted) -> Source | None:
+    with contextlib.suppress(BatchError):
+        return None if wanted.source == "-" else open_source(wanted.source, format=wanted.input_format)
+    return None
 
 
 def _writable(name: str, folder: Path, file: Path | None = None) -> Check:

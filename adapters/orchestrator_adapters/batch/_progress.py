@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
@@ -143,14 +142,16 @@ class _TimedDisplay(_QuietDisplay):
         self._ticks = asyncio.create_task(self._tick(), name="orchestrator batch: progress")
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         assert self._ticks is not None
         self._ticks.cancel()
         # Not awaited alone: if this task is cancelled in the meantime, the last line is shown all the same.
         try:
             await asyncio.wait([self._ticks])
         finally:
-            self._show_last()
+            snapshot = self._snapshot()
+            # Of a run that never began there is nothing to tell but why.
+            self._show_last(snapshot if error[0] is None or snapshot.succeeded or snapshot.failed else None)
             await super().__aexit__()
 
     async def _tick(self) -> None:
@@ -164,7 +165,7 @@ class _TimedDisplay(_QuietDisplay):
     def _show(self) -> None:
         raise AssertionError("said by each kind of display")
 
-    def _show_last(self) -> None:
+    def _show_last(self, snapshot: Snapshot | None) -> None:
         raise AssertionError("said by each kind of display")
 
 
@@ -186,8 +187,9 @@ class _LogDisplay(_TimedDisplay):
             self._shown, self._shown_at = news, now
             self.say(progress_line(snapshot))
 
-    def _show_last(self) -> None:
-        self.say(progress_line(self._snapshot()))
+    def _show_last(self, snapshot: Snapshot | None) -> None:
+        if snapshot is not None:
+            self.say(progress_line(snapshot))
 
 
 class _BarDisplay(_TimedDisplay):
@@ -217,8 +219,7 @@ class _BarDisplay(_TimedDisplay):
         assert self._bars is not None
         self._bars.show(self._snapshot())
 
-    def _show_last(self) -> None:
+    def _show_last(self, snapshot: Snapshot | None) -> None:
         if self._bars is not None:
             bars, self._bars = self._bars, None
-            with contextlib.suppress(OSError):
-                bars.close(self._snapshot())
+            bars.close(snapshot)

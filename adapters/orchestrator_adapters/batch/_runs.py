@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import itertools
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_adapters.batch import _store_rows as rows
 from orchestrator_adapters.batch._classes import CLASSES
 from orchestrator_adapters.batch._errors import RESUMABLE, BatchError
+from orchestrator_adapters.batch._exports import failed_lines
 from orchestrator_adapters.batch._sink import open_sink
 from orchestrator_adapters.batch._store_file import JOURNAL, holder, open_store
 
@@ -126,7 +127,7 @@ def _state_in(name: str, journal: sqlite3.Connection) -> RunState:
     return RunState(
         name=str(facts.get("name") or name),
         state="finished" if finished else "unfinished",
-        total=facts.get("total"),
+        total=facts.get("total", (facts.get("metrics") or {}).get("total")),
         succeeded=succeeded,
         failed=failed,
         exit_code=facts.get("exit_code") if finished else None,
@@ -189,23 +190,6 @@ def _results(journal: sqlite3.Connection) -> Iterator[list[bytes]]:
 
 
 def _failures(journal: sqlite3.Connection) -> Iterator[list[bytes]]:
-    after = 0
-    while found := rows.read_failed(journal, after, _BLOCK):
-        yield [failed_line(*row) for row in found]
-        after = found[-1][0]
-
-
-def failed_line(number: int, place: str, kind: str, failure: str, attempts: int, usage: str | None) -> bytes:
-    """Return what is known of a failed record as a line of JSON, without its line feed."""
-    known = json.loads(failure)
-    line = {
-        "number": number,
-        "place": place,
-        "record": known.get("record"),
-        "class": kind,
-        "error": known.get("error"),
-        "message": known.get("message"),
-        "attempts": attempts,
-        "usage": json.loads(usage) if usage else {},
-    }
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+    lines = (line.rstrip(b"\n") for line in failed_lines(journal))
+    while block := [*itertools.islice(lines, _BLOCK)]:
+        yield block
