@@ -14,6 +14,7 @@ import pytest
 from local_llm import KEY, ModelServer
 
 from orchestrator import Job, Outcome, Supervisor
+from orchestrator._events import Log
 
 TARGETS = Path(asking.__file__).parent
 APIS = ["gemini", "openai"]
@@ -73,6 +74,15 @@ async def test_answers_are_texts_or_what_a_schema_describes_and_use_is_exact(
     assert (usage["prompt"], usage["output"]) == (stats["prompt_tokens"], stats["output_tokens"])
     assert usage["thoughts"] == 12 * 7
     assert stats["connections"] == 1  # one client, kept between jobs
+
+
+@each_api
+@each_way
+async def test_a_request_is_no_line_in_the_log(server: ModelServer, api: str, way: str) -> None:
+    async with children() as supervisor:
+        handle = await supervisor.submit(job(way, api, server, "a fox"))
+        logged = [event async for event in handle.events() if isinstance(event, Log)]
+    assert (await handle.outcome()).status == "succeeded" and logged == []
 
 
 # What each fault comes to: the exception, its code, failure class, quota scope and delay.

@@ -17,6 +17,7 @@ from orchestrator_adapters.llm._errors import (
     Unavailable,
 )
 from orchestrator_adapters.llm._permits import ModelPermit
+from orchestrator_adapters.llm._quiet import quiet
 from orchestrator_adapters.llm._throttle import Throttle, read_throttle
 
 TYPE_CHECKING = False
@@ -104,7 +105,8 @@ class Question:
             with self._permit() as permit:
                 self._begin()
                 try:
-                    reply = read(send())
+                    with quiet():
+                        reply = read(send())
                 except Exception as error:
                     self._raise(error)
                 self._hear(reply, permit)
@@ -116,7 +118,8 @@ class Question:
             async with self._permit() as permit:
                 self._begin()
                 try:
-                    reply = read(await send())
+                    with quiet():
+                        reply = read(await send())
                 except Exception as error:
                     self._raise(error)
                 self._hear(reply, permit)
