@@ -73,6 +73,10 @@ limits:
   gemini: {rate: 60, per: 60, burst: 5, concurrency: 16}
   disk:
     concurrency: 1
+  tokens:
+    rate: 10
+    ramp_up: 5
+    dimensions: {tokens: {rate: 1000, per: 60, burst: 100}}
 llm:
   model: gemini-2.5-flash
 """
@@ -96,7 +100,11 @@ def test_every_key_is_read(params: Any) -> None:
         retry_budget=0.5,
         secrets=("GEMINI_API_KEY", "OTHER"),
     )
-    assert found.limits == (Limit("gemini", rate=60, per=60, burst=5, concurrency=16), Limit("disk", concurrency=1))
+    assert found.limits == (
+        Limit("gemini", rate=60, per=60, burst=5, concurrency=16),
+        Limit("disk", concurrency=1),
+        Limit("tokens", rate=10, ramp_up=5, dimensions={"tokens": {"rate": 1000, "per": 60, "burst": 100}}),
+    )
     assert found.other == {"llm": {"model": "gemini-2.5-flash"}}
     assert found.warnings == ()
 
@@ -108,6 +116,7 @@ def test_a_mapping_is_read_as_a_file_is(params: Any) -> None:
         "limits": {
             "gemini": {"rate": 60, "per": 60, "burst": 5, "concurrency": 16},
             "disk": {"concurrency": 1},
+            "tokens": {"rate": 10, "ramp_up": 5, "dimensions": {"tokens": {"rate": 1000, "per": 60, "burst": 100}}},
         },
         "llm": {"model": "gemini-2.5-flash"},
     }
@@ -168,6 +177,19 @@ def test_auto_is_the_cpus_that_this_process_may_use(params: Any, monkeypatch: py
             "params.yaml, line 4: limits.g.burst: must be at most the rate, 1",
         ),
         ("limits: {g: {concurrency: 1.5}}", "limits.g.concurrency: must be a whole number of at least 1, not 1.5"),
+        (
+            "limits:\n  g:\n    dimensions:\n      tokens: {rte: 1}",
+            "params.yaml, line 4: limits.g.dimensions.tokens.rte: there is no such key; did you mean 'rate'?",
+        ),
+        (
+            "limits: {g: {dimensions: {tokens: {rate: '1e6'}}}}",
+            "limits.g.dimensions.tokens.rate: must be a number, not",
+        ),
+        ("limits: {g: {dimensions: {tokens: {rate: -1}}}}", "limits.g.dimensions.tokens.rate: must be greater than 0"),
+        ("limits: {g: {dimensions: {tokens: {per: 1}}}}", "limits.g.dimensions.tokens: needs a rate"),
+        ("limits: {g: {dimensions: {tokens: 5}}}", "limits.g.dimensions.tokens: must be a mapping"),
+        ("limits: {g: {dimensions: [tokens]}}", "limits.g.dimensions: must be a mapping"),
+        ("limits: {g: {dimensions: {timeout: {rate: 1}}}}", "limits.g.dimensions.timeout: "),
         ("limits: {7: {rate: 1}}", "limits.7: the name of a limit must be a text; write '7' in quotes"),
         ("- a\n- b", "params.yaml: must be a mapping of sections, such as 'multiprocessing:', not a list"),
         ("hello", "params.yaml: must be a mapping of sections, such as 'multiprocessing:', not a single value"),

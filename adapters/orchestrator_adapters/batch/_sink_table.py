@@ -50,11 +50,16 @@ def write_csv(lines: IO[bytes], write: Callable[[bytes], None]) -> None:
 def _csv_lines(rows: list[list[str]]) -> bytes:
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
-    # Python 3.11 to 3.13 quote only the line ends that they write themselves: a lone carriage return would end a row.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
-        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+        (quoted if _needs_quotes(row) else plain).writerow(row)
     return text.getvalue().encode()
+
+
+def _needs_quotes(row: list[str]) -> bool:
+    # Python 3.11 and 3.12 quote no line ends but those they write: a lone carriage return would end a row. And a row of
+    # nothing but space would pass for a blank line.
+    return any("\r" in cell for cell in row) or (len(row) == 1 and row[0].isspace())
 
 
 def _cell(value: Any) -> str:

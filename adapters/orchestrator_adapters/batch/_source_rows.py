@@ -16,6 +16,9 @@ Push = Callable[[list[Row]], None]
 # Rows that are handed over at once at most: of tiny ones a block of bytes holds very many.
 _BLOCK_ROWS = 1000
 
+_UTF8 = b"\xef\xbb\xbf"
+_MARKS = (_UTF8, b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PAR1")
+
 
 class LongLine(NamedTuple):
     """A line that is longer than a row may be: only its beginning is kept."""
@@ -78,10 +81,7 @@ class RowReader:
         """Yield physical lines without their line feed, and hand rows over before the next bytes are waited for."""
         parts: list[bytes] = []
         held = 0
-        first = True
-        for piece in self._pieces:
-            if first:
-                piece, first = self._without_mark(piece), False
+        for piece in self._from_mark():
             *complete, rest = piece.split(b"\n")
             for line in complete:
                 if held:
@@ -102,6 +102,17 @@ class RowReader:
             line = b"".join(parts)
             yield line if held <= self._largest else LongLine(line[:SHOWN])
 
+    def _from_mark(self) -> Iterator[bytes]:
+        """Yield the bytes behind the mark of UTF-8, if there is one; raise BatchError for that of anything else."""
+        pieces = iter(self._pieces)
+        first = b""
+        for piece in pieces:
+            first += piece
+            if not any(mark.startswith(first) and mark != first for mark in _MARKS):
+                break  # a pipe may bring less than a mark at a time
+        yield self._without_mark(first)
+        yield from pieces
+
     def _without_mark(self, piece: bytes) -> bytes:
         if piece[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise BatchError(f"{self._name} is UTF-16; save it as UTF-8")
@@ -111,7 +122,7 @@ class RowReader:
             )
         if piece[:4] == b"PAR1":
             raise BatchError(f"{self._name} is a Parquet file: let its name end in .parquet, or give that format")
-        return piece.removeprefix(b"\xef\xbb\xbf")
+        return piece.removeprefix(_UTF8)
 
     def _add(self, line: int, content: Any, problem: str | None = None) -> None:
         self._number += 1
