@@ -20,7 +20,7 @@ from orchestrator_adapters.batch._progress import MODES, display_for
 from orchestrator_adapters.batch._run import Run, Settings
 from orchestrator_adapters.batch._sink import open_sink
 from orchestrator_adapters.batch._source import open_source
-from orchestrator_adapters.batch._target import file_hash, label_of
+from orchestrator_adapters.batch._target import check_named, file_hash, label_of
 from orchestrator_adapters.batch._work import Plan
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class Batch:
         fresh: Forget what an earlier run of this name did.
         input_format: When the name of the source does not tell.
         output_format: When the name of the sink does not tell.
+
+    Attributes:
+        command: What to type to go on with the run; `orchestrator batch status` tells it.
 
     Raises:
         BatchError: If something of this is wrong; nothing has been started then.
@@ -110,6 +113,7 @@ class Batch:
         self._run: Run | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupts: list[str] = []
+        self.command: str | None = None
 
     @property
     def name(self) -> str:
@@ -140,6 +144,8 @@ class Batch:
     async def _execute(self) -> Report:
         if self._run is not None:
             raise BatchError("this batch was run already; make a new one to run it again")
+        if isinstance(self._target, str):
+            check_named(self._target)
         params = load_params(self._params)
         source = open_source(self._source, format=self._formats[0])
         sink = open_sink(self._sink, format=self._formats[1], source=source)
@@ -175,6 +181,7 @@ class Batch:
                 "handler": file_hash(self._target),
                 "source": source.name,
                 "output": sink.path,
+                "command": self.command,
             },
             failed=os.path.abspath(self._failed or os.path.join(beside, "failed.jsonl")),
             failed_always=self._failed is not None,

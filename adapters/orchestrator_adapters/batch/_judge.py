@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from orchestrator.exceptions import JobCancelled, PoolBroken, SupervisorClosed, TargetError
+from orchestrator.exceptions import JobCancelled, JobFailed, PoolBroken, SupervisorClosed, TargetError
 from orchestrator_adapters.batch._classes import failure_of
 from orchestrator_adapters.batch._encode import json_text, result_text
 from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, BatchError
@@ -69,12 +69,15 @@ class Judge:
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """Decide what follows from an outcome; it counts when it is committed."""
         error = outcome.error
-        if isinstance(error, JobCancelled | PoolBroken | SupervisorClosed | TargetError):
+        cannot_import = import_failure(error) if self._accounts.done == self._accounts.resumed else None
+        if cannot_import or isinstance(error, JobCancelled | PoolBroken | SupervisorClosed | TargetError):
             self._gate.put_back()
             self._accounts.put_back()
-            if isinstance(error, TargetError):
+            if cannot_import:
+                self._stop(f"the handler's module cannot be imported: {cannot_import}", USAGE)
+            elif isinstance(error, TargetError):
                 self._stop(sentence(error), USAGE)
-            elif not isinstance(error, JobCancelled):
+            elif error is not None and not isinstance(error, JobCancelled):
                 self._stop(sentence(error), RESUMABLE)
             return
         self._gate.came_back()
@@ -157,6 +160,16 @@ class Judge:
             json_text(dict(entry.used)) if entry.used else None,
             outcome.run_seconds,
         )
+
+
+def import_failure(error: BaseException | None) -> str | None:
+    """Return what was raised when a handler's module was imported; None if a function of it raised."""
+    if not isinstance(error, JobFailed):
+        return None
+    frames = [line for line in error.error.traceback.splitlines() if line.startswith('  File "')]
+    if not frames or not frames[0].endswith(", in <module>"):
+        return None
+    return f"{error.error.type}: {first_line(error.error.message)} ({frames[-1].strip().removesuffix(', in <module>')})"
 
 
 def first_line(text: str) -> str:

@@ -24,6 +24,7 @@ from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, BatchError
 from orchestrator_adapters.batch._feed import Feed
 from orchestrator_adapters.batch._gate import Gate
 from orchestrator_adapters.batch._judge import Judge, first_line, sentence
+from orchestrator_adapters.batch._live_counts import LiveCounts
 from orchestrator_adapters.batch._plan import Earlier
 from orchestrator_adapters.batch._report import Report
 from orchestrator_adapters.batch._retries import Retries
@@ -122,7 +123,9 @@ class Run:
         self._is_cancelled = False
         self._fell_back = not settings.plan.in_children
         self._found: dict[str, Any] = {}
+        self._failed_file: str | None = None
         self._worked = False
+        self._live = LiveCounts(settings.folder)
         self._problem: Exception | None = None
 
     # From outside
@@ -197,26 +200,26 @@ class Run:
             finally:
                 await self._sink.abort()
         finally:
+            self._live.remove()
             await self._store.close()
 
     async def _begin(self) -> None:
         """Decide what counts of what an earlier run did."""
         settings, store = self._settings, self._store
         self._found = await store.call(rows.read_meta)
+        self._failed_file = self._found.get("failed_file")
         decision = _plan.decide(self._found, settings.facts, fresh=settings.fresh)
         for note in decision.notes:
             self._say(note)
+        facts: dict[str, Any] = {**settings.facts, "name": settings.name}
         if decision.anew:
-            if self._found:
-                await store.call(rows.forget_all)
+            # Not before there is something to keep instead: a slip in the command must not cost what was paid for.
+            store.before_first_commit(lambda connection: rows.begin_anew(connection, {**facts, "finished": False}))
             self._found = {}
         else:
             self._earlier = Earlier(store)
             await self._earlier.open()
-        facts = {**settings.facts, "name": settings.name}
-        if decision.anew:
-            facts["finished"] = False
-        await store.call(lambda connection: rows.write_meta(connection, facts))
+            await store.call(lambda connection: rows.write_meta(connection, facts))
         self._feed = Feed(self._source, self._gate, self._accounts, self._earlier, store, self._advance)
 
     async def _move(self) -> None:
@@ -249,7 +252,8 @@ class Run:
 
     async def _run_work(self) -> None:
         self._worked = True
-        await self._store.call(lambda connection: rows.write_meta(connection, {"finished": False}))
+        if self._earlier is not None:
+            await self._store.call(lambda connection: rows.write_meta(connection, {"finished": False}))
         self._say(f"batch {self._settings.name}: {self._settings.plan.start_line()}")
         self._work = asyncio.create_task(self._work_on(), name="orchestrator batch: work")
         try:
@@ -311,9 +315,12 @@ class Run:
         total = await self._source.count()
         if self._accounts.total is None:
             self._accounts.count(total)
+        if total is not None:
+            await self._store.call(lambda connection: rows.write_meta(connection, {"total": total}))
 
     async def _watch(self) -> None:
         while True:
+            self._live.show(self.snapshot)
             await asyncio.sleep(_WATCH_INTERVAL)
             if self._supervisor is not None:
                 self._look_at(self._supervisor)
@@ -427,7 +434,7 @@ class Run:
             if write_failed:
                 os.makedirs(os.path.dirname(settings.failed) or ".", exist_ok=True)
                 _exports.write_failed(connection, settings.failed)
-            elif earlier.get("failed_file") == settings.failed:
+            elif self._failed_file == settings.failed:
                 _exports.remove(settings.failed)
             os.makedirs(os.path.dirname(settings.metrics) or ".", exist_ok=True)
             _exports.write_metrics(metrics, settings.metrics)
@@ -437,5 +444,6 @@ class Run:
                 facts |= {"finished": True, "exit_code": report.exit_code, "metrics": metrics}
             rows.write_meta(connection, facts)
 
+        await self._store.begin()
         await self._store.call(write)
         return replace(report, failed_file=settings.failed if write_failed else None, metrics_file=settings.metrics)

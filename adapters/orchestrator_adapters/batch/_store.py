@@ -64,6 +64,7 @@ class Store:
         self._idle = asyncio.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
+        self._first: Callable[[sqlite3.Connection], None] | None = None
 
     async def open(self) -> None:
         """Take the journal.
@@ -77,6 +78,14 @@ class Store:
             target=self._run, args=(connection,), name=f"orchestrator batch: {self._folder}", daemon=True
         )
         self._thread.start()
+
+    def before_first_commit(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """Have a function called before the first commit; `begin` calls it if there is none."""
+        self._first = function
+
+    async def begin(self) -> None:
+        """Do now what was to be done before the first commit."""
+        await self.call(self._prepare)
 
     def add(self, row: EndRow | TryRow | KeptRow) -> None:
         """Commit a row soon, with all others of this turn of the loop."""
@@ -147,8 +156,14 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if self._first is not None:
+            self._first(connection)
+            self._first = None
+
     def _commit(self, connection: sqlite3.Connection, batch: Commit) -> None:
         try:
+            self._prepare(connection)
             batch.found = write(connection, batch.ends, batch.tries, batch.kept)
         except sqlite3.Error as error:
             self._tell(self._end_commit, batch, refusal(self._folder, error))

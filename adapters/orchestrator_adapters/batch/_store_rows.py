@@ -250,9 +250,10 @@ def forget_kept(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM kept")
 
 
-def forget_all(connection: sqlite3.Connection) -> None:
-    """Make the journal empty."""
+def begin_anew(connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
+    """Forget everything, and note facts of the run that begins."""
     _transact(connection, *(f"DELETE FROM {table}" for table in ("records", "tries", "kept", "meta")))
+    write_meta(connection, facts)
 
 
 def retry_failed(connection: sqlite3.Connection, classes: Collection[str] | None = None) -> int:
