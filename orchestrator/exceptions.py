@@ -11,6 +11,9 @@ OrchestratorError
 ├── JournalError                         the journal cannot be opened
 │   ├── JournalInUse                     … because another supervisor uses it
 │   └── JournalDamaged                   … because its file is damaged, or no journal
+├── CacheError                           the cache cannot be opened
+│   ├── CacheInUse                       … because another supervisor uses it
+│   └── CacheDamaged                     … because its file is damaged, or no cache
 ├── KeyConflict                          the journal has another job under this key
 ├── SupervisorClosed (RuntimeError)      the supervisor is not open (any more)
 ├── WrongContext (RuntimeError)          called from another loop, thread or a forked process
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from orchestrator._models import DeathCertificate, ErrorRecord
 
 __all__ = (
+    "CacheDamaged",
+    "CacheError",
+    "CacheInUse",
     "ConfigurationError",
     "JobCancelled",
     "JobCrashed",
@@ -134,6 +140,26 @@ class JournalInUse(JournalError):
 
 class JournalDamaged(JournalError):
     """Raised when the file is damaged, is no journal, or was written by a later version; it is left as it is."""
+
+
+class CacheError(OrchestratorError):
+    """Raised when the file of a cache cannot be opened; the message names the remedy.
+
+    Attributes:
+        path: The cache's file.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"the cache {path!r} {problem}")
+        self.path = path
+
+
+class CacheInUse(CacheError):
+    """Raised when another supervisor, in this process or another, uses the cache."""
+
+
+class CacheDamaged(CacheError):
+    """Raised when the file is damaged, is no cache, or was written by a later version; it is left as it is."""
 
 
 class SupervisorClosed(OrchestratorError, RuntimeError):

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from journalling import Recorder, attempt, birth, job, outcome, recording, rows
 
-from orchestrator import _faults, _store_file, _store_thread
+from orchestrator import _database, _faults, _store_thread
 from orchestrator._journal_file import JournalFile
 from orchestrator._store_batch import LARGE
 from orchestrator.exceptions import JournalDamaged, JournalError, JournalInUse
@@ -311,7 +311,7 @@ async def test_an_empty_file_is_a_new_journal_unless_something_belongs_to_it(pat
         await run.submit(job(1))
     path.write_bytes(b"")
     Path(f"{path}-wal").write_bytes(b"x" * 5000)
-    with pytest.raises(JournalDamaged, match="is empty, but its log or its payloads are not"):
+    with pytest.raises(JournalDamaged, match="is empty, but its log or its files are not"):
         await Recorder(path).store.open()
     assert Path(f"{path}-wal").stat().st_size == 5000
 
@@ -341,7 +341,7 @@ async def test_a_network_file_system_is_refused(path: Path, monkeypatch: pytest.
 
     mounts = [("/", "ext4", ""), (str(path.parent), "nfs4", "rw"), (f"{path.parent}x", "ext4", "")]
     parts = [SimpleNamespace(mountpoint=point, fstype=kind, opts=opts) for point, kind, opts in mounts]
-    monkeypatch.setattr(_store_file.psutil, "disk_partitions", lambda all: parts)
+    monkeypatch.setattr(_database.psutil, "disk_partitions", lambda all: parts)
     with pytest.raises(JournalError, match=r"network file system \(nfs4\), whose locks cannot be trusted"):
         await Recorder(path).store.open()
     assert not path.exists()
