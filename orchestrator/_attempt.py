@@ -8,6 +8,7 @@ from orchestrator import _killset, _liveness
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from orchestrator._grant import Grant
     from orchestrator._guarded_loop import GuardedLoop
@@ -34,11 +35,13 @@ class Attempt:
         bound: The time bound that ran out, in seconds.
         stack: Where it was when its time ran out.
         permits: What the job asked for with `child.permit`, by request number.
+        at_end: Called when it is to end early, and when it is over, if anybody has to know.
     """
 
     __slots__ = (
         "_progress_timer",
         "_timer",
+        "at_end",
         "begun",
         "begun_at",
         "bound",
@@ -66,6 +69,7 @@ class Attempt:
         self.stack = ""
         self.permits: dict[int, Grant] | None = None
         self.tickets: dict[int, Ticket] | None = None
+        self.at_end: Callable[[Attempt], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
 
@@ -120,6 +124,8 @@ class Attempt:
         self._disarm()
         self.worker.send({"type": "cancel", "fence": self.fence, "stack": why != "cancelled"})
         self._timer = self.loop.call_later(self.worker.grace, self._lose_patience)
+        if self.at_end is not None:
+            self.at_end(self)
 
     def _lose_patience(self) -> None:
         if not self.begun:
@@ -145,6 +151,9 @@ class Attempt:
         for permit in (self.permits or {}).values():
             permit.release()
         self.tickets = self.permits = None
+        at_end, self.at_end = self.at_end, None
+        if at_end is not None:
+            at_end(self)
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from orchestrator import _wire
+from orchestrator._cache import Cache
 from orchestrator._durable import DurableJobs
 from orchestrator._guarded_loop import GuardedLoop
 from orchestrator._guardian import Guardian
@@ -32,7 +33,7 @@ from orchestrator._recovery import Recovery, Witnesses
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
-from orchestrator.exceptions import JournalError, LaunchError, PoolBroken, SupervisorClosed
+from orchestrator.exceptions import CacheError, JournalError, LaunchError, PoolBroken, SupervisorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +121,8 @@ class Engine:
         )
         self.jobs.made_space = self._made_space
         self.queue.refused = partial(settle_unadmitted, self.jobs)
-        self.talk = Talk(self.limits, self.logger, self.jobs.effects)
+        self.cache = Cache(options, self._make_folder, self.log, self.guarded)
+        self.talk = Talk(self.limits, self.logger, self.jobs.effects, self.cache)
         self._guardian = Guardian(self.log, options.secrets)
         witness: Witness = self._guardian
         if isinstance(self.jobs, DurableJobs) and options.journal is not None:
@@ -154,7 +156,7 @@ class Engine:
                 self._group = group
                 try:
                     # Kept out of the group, which would wrap it.
-                    failure = await self._open_journal() or await self._start_first()
+                    failure = await self._open_files() or await self._start_first()
                     if failure is None:
                         self.state = "open"
                         if self._recovery is not None:
@@ -188,12 +190,13 @@ class Engine:
             failure = await self.pool.start_first()
         return failure
 
-    async def _open_journal(self) -> JournalError | None:
-        if self._recovery is not None:
-            try:
+    async def _open_files(self) -> JournalError | CacheError | None:
+        try:
+            await self.cache.open()
+            if self._recovery is not None:
                 self.last_job = await self._recovery.open()
-            except JournalError as error:
-                return error
+        except (JournalError, CacheError) as error:
+            return error
         return None
 
     def describe_run(self, key: str, text: str) -> None:
@@ -388,6 +391,7 @@ class Engine:
             broken_reason=self.pool.guard.reason if broken else None,
             isolation="inline" if self._recipe.inline else "process",
             fallback_reason=self.pool.fallback_reason,
+            cache=self.cache.statistics(),
         )
 
     async def drain(self) -> None:
@@ -443,6 +447,7 @@ class Engine:
         await self._guardian.aclose()
         if self._recovery is not None:
             await self._recovery.aclose()
+        await self.cache.aclose()
         self._executor.shutdown(wait=True)
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

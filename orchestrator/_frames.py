@@ -142,9 +142,29 @@ class Release(Frame, tag="release"):
     used: dict[str, float] = {}
 
 
+class CacheValue(msgspec.Struct):
+    """A value for the cache: JSON as text, bytes in base64, or the name of a file with either."""
+
+    json: str | None = None
+    bytes: str | None = None
+    file: str | None = None
+    kind: str = "json"
+    size: int = 0
+    sha256: str = ""
+
+
 class Cache(Frame, tag="cache"):
-    fence: int = 0
+    fence: int
+    op: str = "get"
     request: int = 0
+    keys: list[str] = []
+    wait: bool = False
+    inside: list[int] | None = []
+    blocks: bool = False
+    lost: list[str] = []
+    lease: int = 0
+    values: list[CacheValue] = []
+    problem: str = ""
 
 
 class EffectBegin(Frame, tag="effect_begin"):

@@ -209,7 +209,7 @@ class InlineChild:
                 scope = self._scopes.get(frame["fence"])
                 if scope is not None:
                     scope.credits(calls=bool(frame.get("calls"))).add(frame["n"])
-            case "granted" | "denied" | "effect_ack":
+            case "granted" | "denied" | "cached" | "effect_ack":
                 answered = self._asks.pop(frame["request"], None)
                 if answered is not None:
                     answered(frame)

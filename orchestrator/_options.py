@@ -19,6 +19,10 @@ _MOST_WORKERS = 10_000
 _LEAST_HANG_TIMEOUT = 1.0
 # No child is smaller: with less than this every one would be killed, or replaced after every job.
 _LEAST_MEMORY = 16 * 2**20
+# Some hundred thousand embeddings or answers; a desktop machine does not miss it.
+CACHE_BYTES = 256 * 2**20
+# Less would hardly hold one value.
+_LEAST_CACHE = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,9 @@ class Options:
     hang_timeout: Seconds | None = None
     spares: int = 0
     journal: Journal | None = None
+    cache: str | os.PathLike[str] | None = None
+    cache_bytes: int = CACHE_BYTES
+    cache_age: Seconds | None = None
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     grace: Seconds = 2.0
     start_timeout: Seconds = 60.0
@@ -77,6 +84,7 @@ class Options:
             raise ConfigurationError("restart", f"must be a RestartPolicy, not {self.restart!r}")
         if self.journal is not None and not isinstance(self.journal, Journal):
             raise ConfigurationError("journal", f"must be a Journal, such as Journal({str(self.journal)!r})")
+        self._check_cache()
         self._check_limits()
         for name in ("preload", "secrets", "env_allow", "command"):
             self._check_strings(name)
@@ -122,6 +130,20 @@ class Options:
                 problem = f"must be at least {_LEAST_HANG_TIMEOUT:g} s, not {bound:g}"
                 raise ConfigurationError("hang_timeout", f"{problem}: a healthy child may be silent for so long")
             self._set("hang_timeout", bound)
+
+    def _check_cache(self) -> None:
+        whole(self.cache_bytes, "cache_bytes", minimum=_LEAST_CACHE)
+        if self.cache_age is not None:
+            self._set("cache_age", seconds(self.cache_age, "cache_age"))
+        if self.cache is not None:
+            try:
+                path = os.fspath(self.cache)
+            except TypeError:
+                raise ConfigurationError("cache", f"must be the path of a file, not {self.cache!r}") from None
+            if not isinstance(path, str) or not path or "\0" in path:
+                raise ConfigurationError("cache", f"must be the path of a file, not {path!r}")
+            # A change of the working directory must not move it.
+            self._set("cache", os.path.abspath(path))
 
     def _check_limits(self) -> None:
         if isinstance(self.limits, Limit | str | Mapping) or not isinstance(self.limits, Iterable):
@@ -201,6 +223,9 @@ class OptionsDict(TypedDict, total=False):
     hang_timeout: Seconds | None
     spares: int
     journal: Journal | None
+    cache: str | os.PathLike[str] | None
+    cache_bytes: int
+    cache_age: Seconds | None
     restart: RestartPolicy | None
     grace: Seconds
     start_timeout: Seconds

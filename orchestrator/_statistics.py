@@ -64,6 +64,25 @@ class LimitStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStatistics:
+    """The cache at one moment.
+
+    Attributes:
+        entries: Keys that it has.
+        bytes: What they take: values, each counted once, and a little for each key; `cache_bytes` bounds this.
+        hits: Keys that were asked for and were there, or came while their asker waited.
+        misses: Keys that jobs were told to compute.
+        computed: Values that jobs computed and the cache took.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    computed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """One supervisor at one moment.
 
@@ -82,6 +101,7 @@ class Statistics:
         broken_reason: Why the pool is broken, else None.
         isolation: What children are that are started now: `process` or `inline`.
         fallback_reason: Why they are `inline` although they were to be processes, else None.
+        cache: What the jobs' cache has, and how often it helped.
     """
 
     state: str
@@ -100,3 +120,4 @@ class Statistics:
     broken_reason: str | None = None
     isolation: Isolation = "process"
     fallback_reason: str | None = None
+    cache: CacheStatistics = CacheStatistics()

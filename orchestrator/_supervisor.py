@@ -16,7 +16,7 @@ from orchestrator._handle import JobHandle, Receipt
 from orchestrator._link import EngineThread, Link, OtherLoop, SameLoop
 from orchestrator._map import Outcomes
 from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
-from orchestrator._options import Options
+from orchestrator._options import CACHE_BYTES, Options
 from orchestrator._persist import outlast
 from orchestrator._spawn import NoSpawn
 from orchestrator._stream import Items
@@ -69,6 +69,9 @@ class Supervisor:
             that holds the interpreter's lock. By default it only gets no more jobs.
         spares: Children that are kept ready beyond those in use, to take the place of one that dies or is replaced.
         journal: Where jobs are kept, so that none is lost when this process dies: `Journal(path)`.
+        cache: File in which `child.cache` keeps values beyond the life of this process; by default in memory.
+        cache_bytes: Bound of what the cache keeps; what was used longest ago goes first.
+        cache_age: Seconds after which a value in the cache is computed anew.
         restart: When a worker's child is started again.
         grace: Seconds a cancelled or timed-out job has for ending by itself before its child is killed.
         start_timeout: Seconds a child has for becoming ready.
@@ -106,6 +109,9 @@ class Supervisor:
         hang_timeout: Seconds | None = None,
         spares: int = 0,
         journal: Journal | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        cache_age: Seconds | None = None,
         restart: RestartPolicy | None = None,
         grace: Seconds = 2.0,
         start_timeout: Seconds = 60.0,
@@ -135,6 +141,9 @@ class Supervisor:
             hang_timeout=hang_timeout,
             spares=spares,
             journal=journal,
+            cache=cache,
+            cache_bytes=cache_bytes,
+            cache_age=cache_age,
             restart=RestartPolicy() if restart is None else restart,
             grace=grace,
             start_timeout=start_timeout,
@@ -161,6 +170,7 @@ class Supervisor:
             LaunchError: If no child can be started here, and there is no `fallback`; the message names the remedy.
             SelfSpawnError: If a child would run the program itself again.
             JournalError: If the journal cannot be opened, or another supervisor uses it.
+            CacheError: If the file of the cache cannot be opened, or another supervisor uses it.
             WrongContext: Outside asyncio, for example under trio.
         """
         if self._link is not None or self._closed:

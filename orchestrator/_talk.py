@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator._attempt import Attempt
+    from orchestrator._cache import Cache
     from orchestrator._effects import Effects
     from orchestrator._limits import Limits
     from orchestrator._logs import Logger
@@ -44,17 +45,19 @@ class Talk:
         limits: What permits come from.
         logger: Where lines go.
         effects: Hears of outside effects.
+        cache: Answers what jobs ask of the cache.
 
     Attributes:
         dropped_lines: Lines that children dropped because there were too many.
     """
 
-    def __init__(self, limits: Limits, logger: Logger, effects: Effects) -> None:
+    def __init__(self, limits: Limits, logger: Logger, effects: Effects, cache: Cache) -> None:
         self.dropped_lines = 0
         self._bounds_calls = True
         self._permits = Permits(limits)
         self._logger = logger
         self._effects = effects
+        self._cache = cache
 
     def told(self, attempt: Attempt, frame: _frames.Frame) -> None:
         """Act on what a running attempt says."""
@@ -89,8 +92,7 @@ class Talk:
             case _frames.EffectDone():
                 self._effects.done(attempt, frame)
             case _frames.Cache():
-                reason = "this supervisor has no cache"
-                attempt.worker.send({"type": "denied", "request": frame.request, "reason": reason})
+                self._cache.heard(attempt, frame)
 
     def read(self, record: Record) -> None:
         """From here on somebody reads the job's events, and its items wait for that."""

@@ -1,4 +1,4 @@
-"""What job code may import: progress, logs, items, artefacts, effects, permits and resources of the running job.
+"""What job code may import: progress, logs, items, artefacts, effects, permits, cache and resources of the running job.
 
 Outside a child every function is a no-op or a local equivalent, so job code runs and is tested without a supervisor.
 """
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, TypeVar
 
+    from orchestrator.child._cache import Cache
     from orchestrator.child._effect import Effect
     from orchestrator.child._permit import Permit
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = (
     "JobCancelled",
     "artifact",
+    "cache",
     "effect_begin",
     "effect_done",
     "emit",
@@ -75,6 +77,16 @@ def artifact(path: str | PathLike[str], name: str | None = None) -> None:
     scope = current()
     if scope is not None:
         scope.artifact(path, name)
+
+
+def cache(name: str) -> Cache:
+    """Return the cache `name`, which all jobs of the supervisor share: see `get_or_compute` and `get_many`.
+
+    Outside a child it is a dictionary of the process.
+    """
+    from orchestrator.child._cache import Cache
+
+    return Cache(name)
 
 
 def effect_begin(key: str) -> Effect:

@@ -323,6 +323,7 @@ class Runtime:
         "credit": _on_credit,
         "granted": _on_answer,
         "denied": _on_answer,
+        "cached": _on_answer,
         "effect_ack": _on_answer,
         "ping": _on_ping,
         "stop": _on_stop,
