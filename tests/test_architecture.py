@@ -72,7 +72,6 @@ TABLE = {
     "_grant": row(),
     "_ticket": row("_grant"),
     "_limits": row(f"{VALUES} _units _adaptive _gate _ticket"),
-    "_cache": row(VALUES, packages=ENGINE),
     "_faults": row("exceptions"),
     "_store_rows": row(),
     "_store_batch": row("_store_rows"),
@@ -88,6 +87,11 @@ TABLE = {
     ),
     "_store": row(f"{VALUES} _journal _store_rows _store_batch _store_file _store_run _store_thread"),
     "_journal_file": row("exceptions _journal _store_rows _store_payloads _store_file"),
+    "_cache_index": row(),
+    "_cache_flights": row(),
+    "_cache_file": row("exceptions _database _cache_index"),
+    "_cache_store": row("_cache_index _cache_file"),
+    "_cache": row("_statistics _cache_index _cache_flights _cache_file _cache_store"),
     "_persist": row(packages="anyio"),
     "_lifelines": row(),
     "_pipes": row("_lifelines", packages="anyio"),
@@ -163,6 +167,8 @@ TABLE = {
 }
 
 PURE = (
+    "_cache_flights",
+    "_cache_index",
     "exceptions",
     "_events",
     "_models",
