@@ -125,7 +125,7 @@ def run(
         if progress not in MODES:
             raise BatchError(f"--progress: {progress!r} is not known; use {', '.join(MODES[:-1])} or {MODES[-1]}")
         from orchestrator_adapters.batch._batch import Batch
-        from orchestrator_adapters.batch._command import run_batch
+        from orchestrator_adapters.batch._command import command_again, run_batch
 
         batch = Batch(
             target,
@@ -145,6 +145,7 @@ def run(
             input_format=input_format,
             output_format=output_format,
         )
+        batch.command = command_again(sys.orig_argv)
         return run_batch(batch)
 
     return _told(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from orchestrator_adapters.batch._log_lines import show_log
 from orchestrator_adapters.batch._progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from orchestrator_adapters.batch._batch import Batch
@@ -32,6 +33,15 @@ def run_batch(batch: Batch) -> int:
         report = asyncio.run(batch.run())
     say(report.summary())
     return report.exit_code
+
+
+def command_again(words: Sequence[str]) -> str:
+    """Return what to type to go on with a run, from the words that started this process.
+
+    `--fresh` is left out: it would forget the run.
+    """
+    at = next((at for at, word in enumerate(words) if word == "batch"), 0)
+    return shlex.join(["orchestrator", *(word for word in words[at:] if word != "--fresh")])
 
 
 @contextlib.contextmanager

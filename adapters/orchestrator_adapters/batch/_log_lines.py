@@ -12,8 +12,8 @@ from orchestrator_adapters.batch._progress import say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What happens to each child of a run in which all goes well is no news, and a run has one supervisor.
-ROUTINE = ("worker.child_started", "worker.child_ready", "worker.child_ended")
+# What happens in a run in which all goes well is no news, and a run has one supervisor.
+ROUTINE = ("worker.child_started", "worker.child_ready", "worker.child_ended", "cache.opened", "cache.closed")
 LEFT_OUT = ("supervisor", "text")
 
 

@@ -200,7 +200,7 @@ class Run:
             finally:
                 await self._sink.abort()
         finally:
-            self._live.remove()
+            self._live.close(self.snapshot)
             await self._store.close()
 
     async def _begin(self) -> None:
@@ -315,8 +315,6 @@ class Run:
         total = await self._source.count()
         if self._accounts.total is None:
             self._accounts.count(total)
-        if total is not None:
-            await self._store.call(lambda connection: rows.write_meta(connection, {"total": total}))
 
     async def _watch(self) -> None:
         while True:

@@ -13,6 +13,8 @@ from orchestrator_adapters.batch import _store_rows as rows
 from orchestrator_adapters.batch._classes import CLASSES
 from orchestrator_adapters.batch._errors import RESUMABLE, BatchError
 from orchestrator_adapters.batch._exports import failed_lines
+from orchestrator_adapters.batch._live_counts import last_counts
+from orchestrator_adapters.batch._progress import share_of
 from orchestrator_adapters.batch._sink import open_sink
 from orchestrator_adapters.batch._store_file import JOURNAL, holder, open_store
 
@@ -70,14 +72,16 @@ class RunState:
 
     def lines(self) -> list[str]:
         """Return it for a person."""
-        if self.state in ("running", "unreadable"):
-            return [f"{self.name}: {self.state}, {self.detail}"]
+        if self.state == "unreadable":
+            return [f"{self.name}: {self.detail}"]
         failed = sum(self.failed.values())
-        of = "?" if self.total is None else f"{self.total:,}"
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.failed.items())
-        done = f"{self.succeeded + failed:,} of {of} records done, {self.succeeded:,} successful, {failed:,} failed"
-        lines = [f"{self.name}: {self.state}, {done}{f' ({kinds})' if kinds else ''}"]
-        if self.command is not None:
+        head = f"{self.name}: {self.state}{f' {self.detail}' if self.detail else ''}"
+        done = (
+            f"{share_of(self.succeeded + failed, self.total, ',')} - {self.succeeded:,} successful, {failed:,} failed"
+        )
+        lines = [f"{head}, {done}{f' ({kinds})' if kinds else ''}"]
+        if self.command is not None and self.state == "unfinished":
             lines.append(f"  {self.command}")
         return lines
 
@@ -111,23 +115,40 @@ def state_of(path: Path) -> RunState:
     """Return what is known of a run; never raises for one that is damaged or in use."""
     who = holder(os.fspath(path / JOURNAL))
     if who is not None:
-        return RunState(name=path.name, state="running", detail=f"in process {who}")
+        return _running(path, who)
     try:
         with opened(path) as journal:
-            return _state_in(path.name, journal)
+            return _state_in(path, journal)
     except BatchError as error:
         state = "running" if "in use" in str(error) and error.exit_code == RESUMABLE else "unreadable"
         return RunState(name=path.name, state=state, detail=str(error))
 
 
-def _state_in(name: str, journal: sqlite3.Connection) -> RunState:
+def _running(path: Path, who: int) -> RunState:
+    counts = last_counts(os.fspath(path))
+    detail = f"in process {who}"
+    # A run that was killed left its counts; whoever goes on with it writes its own within a moment.
+    if counts.get("pid") != who:
+        return RunState(name=path.name, state="running", detail=detail)
+    return RunState(
+        name=path.name,
+        state="running",
+        detail=detail,
+        total=counts["total"],
+        succeeded=counts["successful"],
+        failed=counts["by_class"],
+    )
+
+
+def _state_in(path: Path, journal: sqlite3.Connection) -> RunState:
     facts = rows.read_meta(journal)
+    metrics = facts.get("metrics") or last_counts(os.fspath(path))
     succeeded, failed = rows.count_records(journal)
     finished = bool(facts.get("finished"))
     return RunState(
-        name=str(facts.get("name") or name),
+        name=path.name,
         state="finished" if finished else "unfinished",
-        total=facts.get("total", (facts.get("metrics") or {}).get("total")),
+        total=metrics.get("total"),
         succeeded=succeeded,
         failed=failed,
         exit_code=facts.get("exit_code") if finished else None,
@@ -159,7 +180,7 @@ def retry_failed(path: Path, classes: Sequence[str]) -> tuple[int, RunState]:
         count = rows.retry_failed(journal, classes or None)
         if count:
             rows.write_meta(journal, {"finished": False})
-        return count, _state_in(path.name, journal)
+        return count, _state_in(path, journal)
 
 
 def export(path: Path, target: str, format: str | None, *, failed: bool) -> int:
