@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from orchestrator_adapters.batch import BatchError
 from orchestrator_adapters.batch._params import Multiprocessing, Params, load_params
 
-from orchestrator import Limit
+from orchestrator import Limit, Supervisor
 
 
 @pytest.fixture
@@ -312,4 +314,41 @@ def test_the_same_holds_for_a_mapping() -> None:
     assert [warning.partition(",")[0] for warning in found.warnings] == [
         "params: endless: contains itself",
         "params: same: has two keys that are the same text",
+    ]
+
+
+# The documentation
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "params.md"
+
+
+def documented(name: str) -> str:
+    found = re.search(rf"^\| `{name}` \| .*? \| (.*?) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert found, f"docs/reference/params.md has no row for {name}"
+    return found[1].strip("`")
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Multiprocessing), ids=lambda field: field.name)
+def test_the_reference_has_every_key_with_its_default(field: dataclasses.Field[Any]) -> None:
+    said = documented(field.name)
+    if field.default is None or field.default == ():
+        # A start_timeout that is not given is the supervisor's own.
+        assert said in ("none", "never", str(inspect.signature(Supervisor).parameters["start_timeout"].default)[:2])
+    else:
+        assert said == str(field.default).replace("True", "true")
+
+
+def test_the_reference_names_every_field_of_a_limit() -> None:
+    section = PAGE.read_text("utf-8").partition("## limits")[2].partition("\n## ")[0]
+    for field in dataclasses.fields(Limit):
+        assert field.name == "name" or f"`{field.name}`" in section
+
+
+def test_what_the_reference_shows_is_read(params: Any) -> None:
+    found = params(PAGE.read_text("utf-8").partition("```yaml\n")[2].partition("```")[0])
+    assert found.limits[0].dimensions["tokens"]["rate"] == 1_000_000
+    assert found.other == {"llm": {"model": "some-model"}}
+    # The defaults, written down, are worth a word: six requests at once need async handlers, or records with several.
+    assert [warning.partition(": ")[2][:40] for warning in found.warnings] == [
+        "multiprocessing.max_concurrent_requests:"
     ]

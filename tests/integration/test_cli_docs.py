@@ -9,13 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 from orchestrator_adapters.batch._cli import app as batch
-from orchestrator_adapters.batch._params import Multiprocessing
 
 from orchestrator._models import Status
 from orchestrator.cli._app import app
@@ -138,15 +136,6 @@ def test_every_option_of_a_batch_is_on_the_page() -> None:
     assert {re.split(" ", name)[0] for name in names_in_table("## orchestrator batch")} == set(commands)
 
 
-def test_every_key_of_multiprocessing_is_in_the_table_with_its_default() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|.*\| `?(\w[\w.]*)?`? ?\|$", REFERENCE[REFERENCE.index("| key of `multi") :], re.M)
-    shown = dict(rows[: len(fields(Multiprocessing))])
-    assert set(shown) == {field.name for field in fields(Multiprocessing)}
-    for field in fields(Multiprocessing):
-        if field.default not in (None, ()):
-            assert shown[field.name] == str(field.default).lower()
-
-
 def test_every_field_of_a_job_is_in_the_table() -> None:
     table = REFERENCE[REFERENCE.index("### Input") : REFERENCE.index("With `--target` each line")]
     first = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
@@ -154,7 +143,7 @@ def test_every_field_of_a_job_is_in_the_table() -> None:
 
 
 def test_statuses_are_all_named() -> None:
-    (line,) = (line for line in REFERENCE.splitlines() if line.startswith("| `status` |"))
+    line = next(line for line in REFERENCE.splitlines() if line.startswith("| `status` |"))
     assert set(re.findall(r"`(\w+)`", line)) == {"status", *Status}
 
 
