@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # A limit without `burst` hands out one unit, and what comes in within this many seconds: a timer that wakes late can
 # then catch up.
 _CATCH_UP = 0.25
+# The share of the rate at which units are spread: so the window, which is a little wider than what is promised, seldom
+# has to hold anybody up, and a pump that woke late can make up for it.
+_SPREAD = 0.98
 # Shorter sleeps end at once on clocks with a coarse tick, and the pump would spin.
 _SHORTEST_SLEEP = 0.001
 # While the pace changes, the bucket gives at most what comes in within this many seconds at a time.
@@ -73,6 +76,7 @@ class Gate:
         self._capacity = 0.0  # of the bucket
         self._drawn = 0.0  # from the bucket, for the head of the line
         self._debt = 0.0  # to be drawn before anything else
+        self._speed = 0.0  # units a second that the bucket gives
         self._level = self._level_at = 0.0  # of the bucket, as far as anybody but the bucket knows
         if bounds.rate is not None:
             self._window = Window(bounds.rate, bounds.per)
@@ -86,7 +90,8 @@ class Gate:
     def _make_bucket(self, rate: float) -> None:
         catch_up = min(rate, 1 + _CATCH_UP * rate / self.bounds.per)
         self._capacity = catch_up if self.bounds.burst is None else self.bounds.burst
-        self._bucket = AsyncLimiter(self._capacity, self._capacity * self.bounds.per / rate)
+        self._speed = _SPREAD * rate / self.bounds.per
+        self._bucket = AsyncLimiter(self._capacity, self._capacity / self._speed)
         self._level = 0.0
 
     # Looking
@@ -131,10 +136,9 @@ class Gate:
         # With the best that can be hoped for: the pace that is reached by then if nobody refuses.
         pace = self.adaptation.pace(now + by)
         demand = self._line.ahead_of(units) + ahead + units
-        speed = self.bounds.rate / self.bounds.per
-        level = 0.0 if paused else max(0.0, self._level - (now - self._level_at) * speed)
+        level = 0.0 if paused else max(0.0, self._level - (now - self._level_at) * self._speed)
         missing = demand / pace + self._debt - self._drawn - (self._capacity - level)
-        return max(paused + max(0.0, missing) / speed, self._window.wait(now, demand))
+        return max(paused + max(0.0, missing) / self._speed, self._window.wait(now, demand))
 
     # Asking
 
@@ -345,21 +349,22 @@ class Gate:
         """Return what the bucket has to give next: for a debt, or for the head; at most what can be had at once."""
         if self._window is None:
             return 0.0
-        speed = self._window.rate / self._window.per
         if (missing := self._debt) <= self._window.rate * ROUNDING:
             self._debt = 0.0
             missing = self._head().units_at(self) / self._pace() - self._drawn
             if missing <= self._window.rate * ROUNDING:
                 return 0.0
         # In small pieces while the pace changes, so that what a low pace made dear is not paid when it has risen.
-        piece = self._capacity if self.adaptation.is_steady(self._loop.time()) else min(self._capacity, _PIECE * speed)
+        piece = (
+            self._capacity
+            if self.adaptation.is_steady(self._loop.time())
+            else min(self._capacity, _PIECE * self._speed)
+        )
         return min(missing, piece)
 
     def _drew(self, amount: float) -> None:
-        assert self._window is not None
         now = self._loop.time()
-        speed = self._window.rate / self._window.per
-        self._level = max(0.0, self._level - (now - self._level_at) * speed) + amount
+        self._level = max(0.0, self._level - (now - self._level_at) * self._speed) + amount
         self._level_at = now
         if self._debt > 0.0:
             self._debt = rounded(self._debt - amount)

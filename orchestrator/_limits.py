@@ -33,8 +33,8 @@ class _Kept:
         self.limit = limit
         self.adaptation = Adaptation(now, _longest(bounds_of(limit)), cast("float | None", limit.ramp_up))
         self.gates: list[Gate] = []
-        self.factor_said = 1.0
-        self.said: dict[str, float] = {}
+        self.said: dict[str, float] = {}  # when an event was logged
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Limits:
@@ -160,9 +160,10 @@ class Limits:
             cut = kept.adaptation.throttled(now, retry_after, began)
             for gate in kept.gates:
                 gate.spend_burst()
-            self._say(kept, "limit.paused", seconds=round(kept.adaptation.paused_for(now), 3))
+            self._say(kept, "limit.paused", "warning", seconds=round(kept.adaptation.paused_for(now), 3))
             if cut:
                 self._say_rate(kept)
+                self._look_again(kept)
         for ticket in tuple(self.timed):
             paused = ticket.paused_for(now)
             if now + paused > ticket.deadline + _TOLERANCE:
@@ -190,18 +191,36 @@ class Limits:
 
     # Telling
 
+    def _look_again(self, kept: _Kept) -> None:
+        """See to it that somebody says when the rate has grown again, though nobody may ask for any."""
+        if kept.timer is not None:
+            kept.timer.cancel()
+        wait = kept.adaptation.next_change(self.now()) + kept.adaptation.paused_for(self.now())
+        kept.timer = self.loop.call_later(max(wait, _SAY_EVERY), self._tell_growth, kept)
+
+    def _tell_growth(self, kept: _Kept) -> None:
+        kept.timer = None
+        try:
+            if kept.adaptation.factor(self.now()) >= 1.0:
+                kept.said.pop("limit.rate_changed", None)  # that it is over is said in any case
+            self._say_rate(kept)
+        except Exception as error:
+            self.failed(error)
+        if kept.adaptation.factor(self.now()) < 1.0:
+            self._look_again(kept)
+
     def _say_rate(self, kept: _Kept) -> None:
         factor = kept.adaptation.factor(self.now())
         rate = kept.limit.rate
         fields = {} if rate is None else {"rate": round(rate * factor, 6), "per": kept.limit.per}
-        self._say(kept, "limit.rate_changed", factor=round(factor, 3), **fields)
+        self._say(kept, "limit.rate_changed", "info", factor=round(factor, 3), **fields)
 
-    def _say(self, kept: _Kept, event: str, **fields: Any) -> None:
+    def _say(self, kept: _Kept, event: str, level: str, **fields: Any) -> None:
         now = self.now()
         if now - kept.said.get(event, -math.inf) >= _SAY_EVERY:
             kept.said[event] = now
             refusals = kept.adaptation.refusals
-            self._tell(event, "warning", limit=kept.limit.name, throttled=refusals, **fields)
+            self._tell(event, level, limit=kept.limit.name, throttled=refusals, **fields)
 
     def statistics(self) -> tuple[LimitStatistics, ...]:
         """Return one snapshot of each limit, and of its dimensions."""
@@ -211,6 +230,9 @@ class Limits:
         """Stop granting; requests that wait are never granted, and no task or timer remains."""
         for ticket in tuple(self.timed):
             ticket.cancel()
+        for kept in self._kept.values():
+            if kept.timer is not None:
+                kept.timer.cancel()
         gates = [*self._gates.values(), *([] if self.cap is None else [self.cap])]
         tasks = [task for gate in gates for task in gate.close()]
         await asyncio.gather(*tasks, return_exceptions=True)

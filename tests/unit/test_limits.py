@@ -313,7 +313,7 @@ def test_units_beyond_the_default_burst_are_saved_up() -> None:
         client = Client(limits)
         for _ in range(20):
             client.ask(tokens=250)
-        await asyncio.sleep(59.9)
+        await asyncio.sleep(61.5)
         assert len(client.granted) == 4
         await asyncio.sleep(240)
         assert 16 <= len(client.granted) <= 20
