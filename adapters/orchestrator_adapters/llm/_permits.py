@@ -21,22 +21,23 @@ class ModelPermit:
         self._limit = limit
         self._tokens = tokens
         self._permit: Any = None
+        self._counts = True
 
     def report(self, tokens: float) -> None:
         """Say how many tokens it really were."""
-        if self._permit is not None and self._limit not in _without_tokens():
+        if self._permit is not None and self._counts:
             self._permit.report(tokens=tokens)
 
     def _ask(self) -> Any:
         assert self._limit is not None
-        units = {} if self._limit in _without_tokens() else {"tokens": self._tokens}
-        self._permit = child.permit(self._limit, **units)
+        self._counts = self._limit not in _without_tokens()
+        self._permit = child.permit(self._limit, **({"tokens": self._tokens} if self._counts else {}))
         return self._permit
 
     def _learn(self, error: RuntimeError) -> None:
         """Note that the limit counts no tokens; if that is not what the error says, raise it."""
         self._permit = None
-        if self._limit in _without_tokens() or "there is no limit" not in str(error):
+        if not self._counts or "there is no limit" not in str(error):
             raise error
         _without_tokens().add(self._limit)
 
