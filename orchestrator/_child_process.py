@@ -22,6 +22,7 @@ from orchestrator._pipes import Pipes, make_pipes
 from orchestrator._recipe import Birth
 from orchestrator._spawn import spawn
 from orchestrator._stderr import StderrReader
+from orchestrator.child._redact import Redactor
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ class Child:
         self._waiting: anyio.CancelScope | None = None
         self._addressed = False  # its first bytes are written: frames may follow
         self._cancelled: asyncio.CancelledError | None = None
+        self._secrets: dict[str, str] = {}
+        self._reading: asyncio.Future[dict[str, str]] | None = None
+        self._redactor = Redactor({})
 
     @property
     def unsent(self) -> int:
@@ -141,12 +145,15 @@ class Child:
             LaunchError: If the command cannot be run, or there is no folder for the child.
         """
         launch = _launch.describe(self._recipe.command)
+        self._secrets = await self._read_secrets()
+        self._redactor = self._recipe.secrets.redactor(self._secrets)
+        self.stderr.redact = self._redactor.text
         if self._trace is not None:
             self._trace("child.launched", command=launch.command, reason=launch.reason)
         self.temp = self._recipe.make_folder(self.name)
         marker = secrets.token_hex(8)
         env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker, command=self._recipe.command)
-        for name in self._recipe.init["secrets"]:
+        for name in self._secrets:
             env.pop(name, None)  # it goes over the pipe: an environment block can be read from outside
         for name in ("TMPDIR", "TEMP", "TMP"):
             if name not in (self._recipe.env or {}):
@@ -171,6 +178,17 @@ class Child:
             self.kill()
             await self._end()
             raise LaunchError(f"cannot start a child: {type(error).__name__}: {error}") from error
+
+    async def _read_secrets(self) -> dict[str, str]:
+        self._reading = asyncio.ensure_future(self._recipe.secrets.read())
+        try:
+            return await self._reading
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise LaunchError("it was stopped before its secrets were read") from None
+        finally:
+            self._reading = None
 
     async def _begin(self, process: anyio.abc.Process, marker: str) -> None:
         """Send the first bytes; user code runs only when everybody who must know of this process knows."""
@@ -197,6 +215,8 @@ class Child:
                     raise
                 return  # killed before everybody knew of it, and who is told may be waiting for a full disk
         init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init}
+        if self._secrets:
+            init["secrets"] = self._secrets
         if self.killset.job_object is None and (witness is None or not witness.guards):
             init["parent"] = os.getpid()
         self.send(init)
@@ -305,6 +325,8 @@ class Child:
 
     def kill(self) -> None:
         """Kill the process and what it started; `buried` tells when all is gone."""
+        if self._reading is not None:
+            self._reading.cancel()
         if self._announcing is not None:
             self._announcing.cancel()
         if self._killing:
@@ -370,9 +392,7 @@ class Child:
 
     def _readable(self, data: bytes) -> str:
         """Return the beginning of what travels, for a log: without secrets."""
-        text = data[: 8 * _SHOWN].decode("utf-8", "backslashreplace")
-        for value in self._recipe.init["secrets"].values():
-            text = text.replace(_wire.encode_json(value)[1:-1], "***") if value else text
+        text = self._redactor.text(data[: 8 * _SHOWN].decode("utf-8", "backslashreplace"))
         return text if len(data) <= _SHOWN else f"{text[:_SHOWN]}… ({len(data)} bytes)"
 
     def _ended(self) -> None:

@@ -449,6 +449,7 @@ class Engine:
             await self._recovery.aclose()
         await self.cache.aclose()
         self._executor.shutdown(wait=True)
+        self._recipe.secrets.restore()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

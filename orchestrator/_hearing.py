@@ -146,7 +146,7 @@ class Hearing:
     def _bad_frame(self, line: bytes, problem: str) -> None:
         worker = self._worker
         self._bad_frames += 1
-        head = line[:200].decode("utf-8", "backslashreplace")
+        head = self._child.stderr.redact(line[:200].decode("utf-8", "backslashreplace"))
         worker.pool.log("child.sent_bad_frame", "warning", worker=worker.name, generation=worker.generation, head=head)
         if self._bad_frames == _BAD_FRAMES:
             worker.misbehave(f"it wrote {_BAD_FRAMES} bad frames, the last one: {head!r} ({problem})")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from orchestrator._recipe import Recipe
+    from orchestrator.child._redact import Redactor
 
 _ASYNC = ("async", "async_generator")
 
@@ -54,6 +55,8 @@ class InlineChild:
         self.gone = asyncio.Event()
         self.buried = Burial()
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
+        self.redactor: Redactor | None = None
+        self._reading: asyncio.Future[dict[str, str]] | None = None
         self.limits = Limits(None, recipe.init["max_message_bytes"])
         self.resources = Resources()
         self.params = _scope.Params(recipe.init.get("params"))
@@ -89,6 +92,19 @@ class InlineChild:
 
     async def start(self) -> None:
         """Start the thread, and say hello."""
+        self._reading = asyncio.ensure_future(self._recipe.secrets.read())
+        try:
+            values = await self._reading
+        except asyncio.CancelledError:
+            if not self._kill_asked.is_set():
+                raise
+            raise LaunchError("it was stopped before its secrets were read") from None
+        finally:
+            self._reading = None
+        if values:
+            self._recipe.secrets.set_here(values)
+            self.redactor = self._recipe.secrets.redactor(values)
+            self.stderr.redact = self.redactor.text
         self.temp = self.limits.folder = self._recipe.make_folder(self.name)
         try:
             self._thread.start()
@@ -118,7 +134,7 @@ class InlineChild:
             await self._thread_loaded
         except Exception as error:
             self.stderr.feed("".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
-            self._say({"type": "bye", "reason": f"{type(error).__name__}: {error}"})
+            self._say({"type": "bye", "reason": self.stderr.redact(f"{type(error).__name__}: {error}")})
             return 1
         self._say({"type": "ready"})
         await self._stop_asked.wait()
@@ -155,10 +171,12 @@ class InlineChild:
 
     def kill(self) -> None:
         """Give up what runs."""
+        self._kill_asked.set()
+        if self._reading is not None:
+            self._reading.cancel()
         for scope in list(self._scopes.values()):
             scope.cancel()
         self._deny_all()
-        self._kill_asked.set()
 
     def terminate(self) -> None:
         """There is no process to tell."""
@@ -310,6 +328,8 @@ class InlineChild:
 
     def log(self, frame: dict[str, Any]) -> None:
         """Send a log frame."""
+        if self.redactor is not None:
+            frame = self.redactor.log(frame)
         self.write(_wire.encode(frame))
 
     def expect(self, answered: Callable[[dict[str, Any]], None]) -> int:
@@ -339,7 +359,7 @@ class InlineChild:
         return threading.get_ident() == self._loop_thread
 
     def _report(self, text: str) -> None:
-        self._say({"type": "log", "fence": None, "stream": "stderr", "text": text})
+        self._say({"type": "log", "fence": None, "stream": "stderr", "text": self.stderr.redact(text)})
 
     # Running
 

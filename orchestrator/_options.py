@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -40,7 +41,7 @@ class Options:
     command: Sequence[str] | None = None
     env: Mapping[str, str | None] | None = None
     env_allow: Sequence[str] | None = None
-    secrets: Sequence[str] = ()
+    secrets: Sequence[str] | Mapping[str, str | Callable[[], str]] = field(default=(), repr=False)
     cwd: str | os.PathLike[str] | None = None
     preload: Sequence[str] = ()
     params: Mapping[str, Any] | None = None
@@ -86,14 +87,9 @@ class Options:
             raise ConfigurationError("journal", f"must be a Journal, such as Journal({str(self.journal)!r})")
         self._check_cache()
         self._check_limits()
-        for name in ("preload", "secrets", "env_allow", "command"):
+        for name in ("preload", "env_allow", "command"):
             self._check_strings(name)
-        for name in self.secrets:
-            if name not in os.environ:
-                raise ConfigurationError("secrets", f"names {name!r}, which is not set in the environment")
-        for name in self.secrets:
-            if self.env is not None and name in self.env:
-                raise ConfigurationError("secrets", f"names {name!r}, which env= sets too")
+        self._check_secrets()
         if self.env is not None and not isinstance(self.env, Mapping):
             raise ConfigurationError("env", f"must be a mapping of strings, not {type(self.env).__name__}")
         for key, value in (self.env or {}).items():
@@ -165,7 +161,8 @@ class Options:
         if value is None:
             return
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise ConfigurationError(name, f"must be a list of strings, not {value!r}")
+            shown = type(value).__name__ if name == "secrets" else repr(value)  # it may be a secret itself
+            raise ConfigurationError(name, f"must be a list of strings, not {shown}")
         values = tuple(os.fspath(part) if isinstance(part, os.PathLike) else part for part in value)
         for index, part in enumerate(values):
             if not isinstance(part, str) or not part or "\0" in part:
@@ -186,6 +183,30 @@ class Options:
             size = f"{len(text)} bytes are more than max_message_bytes={self.max_message_bytes}"
             raise ConfigurationError("params", size)
         self._set("params", _wire.decode_json(text))  # as they are now, whatever the caller does with them later
+
+    def _check_secrets(self) -> None:
+        """Check names and values; no message holds a value, nor what is no name, for it may be one."""
+        if isinstance(self.secrets, Mapping):
+            self._set("secrets", dict(self.secrets))
+        else:
+            self._check_strings("secrets")
+        for index, name in enumerate(self.secrets):
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ConfigurationError(f"secrets[{index}]", "is not the name of an environment variable")
+            if self.env is not None and name in self.env:
+                raise ConfigurationError("secrets", f"names {name!r}, which env= sets too")
+            if not isinstance(self.secrets, Mapping):
+                if name not in os.environ:
+                    raise ConfigurationError("secrets", f"names {name!r}, which is not set in the environment")
+                continue
+            value = self.secrets[name]
+            if value is None or value == "":
+                raise ConfigurationError(f"secrets[{name!r}]", "has no value: is the variable that it comes from set?")
+            if (not isinstance(value, str) and not callable(value)) or iscoroutinefunction(value):
+                problem = f"must be a string or a plain function that returns one, not {type(value).__name__}"
+                raise ConfigurationError(f"secrets[{name!r}]", problem)
+            if isinstance(value, str) and "\0" in value:
+                raise ConfigurationError(f"secrets[{name!r}]", "contains a null character")
 
     def _check_cwd(self) -> None:
         if self.cwd is None:
@@ -212,7 +233,7 @@ class OptionsDict(TypedDict, total=False):
     command: Sequence[str] | None
     env: Mapping[str, str | None] | None
     env_allow: Sequence[str] | None
-    secrets: Sequence[str]
+    secrets: Sequence[str] | Mapping[str, str | Callable[[], str]]
     cwd: str | os.PathLike[str] | None
     preload: Sequence[str]
     params: Mapping[str, Any] | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator._jobobject import JobObjects
+from orchestrator._secrets import Secrets
 from orchestrator._targets import main_of_host
 from orchestrator.exceptions import LaunchError, TargetError
 
@@ -69,7 +70,8 @@ class Recipe:
     """All that every child of a supervisor is started with.
 
     Attributes:
-        init: Members of the init frame.
+        init: Members of the init frame, but for secrets.
+        secrets: Reads these.
         folder: Makes the supervisor's temp folder, and returns its path.
         in_thread: Runs a blocking function in a thread and returns what it returns.
         inline: Whether children are to be had without a process; the only thing that changes, once and for all.
@@ -84,6 +86,7 @@ class Recipe:
     env_allow: Sequence[str] | None
     cwd: str | None
     init: Mapping[str, Any]
+    secrets: Secrets
     folder: Callable[[], str]
     in_thread: InThread
     inline: bool = False
@@ -126,7 +129,6 @@ def recipe_of(
     """Return the recipe that a supervisor's options ask for."""
     main = main_module()
     init: dict[str, Any] = {
-        "secrets": {name: os.environ[name] for name in options.secrets},
         "argv": list(sys.argv),
         "max_message_bytes": options.max_message_bytes,
         "preload": list(options.preload),
@@ -141,6 +143,7 @@ def recipe_of(
         env_allow=options.env_allow,
         cwd=None if options.cwd is None else os.fspath(options.cwd),
         init=init,
+        secrets=Secrets(options.secrets, logger.log, options.start_timeout),  # type: ignore[arg-type]
         folder=folder,
         in_thread=in_thread,
         inline=options.isolation == "inline",

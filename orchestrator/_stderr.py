@@ -32,6 +32,7 @@ class StderrReader:
         self._room = float(_BURST)
         self._at = time.monotonic()
         self._dropped = 0
+        self.redact: Callable[[str], str] = str  # takes secrets out
 
     def feed(self, data: bytes) -> None:
         """Take what came."""
@@ -66,7 +67,7 @@ class StderrReader:
     def _pass(self, lines: list[bytes]) -> None:
         self._last.extend(lines[-_LAST_LINES:])
         dropped, self._dropped = self._dropped, 0
-        self._passed([_text(line) for line in lines], dropped)
+        self._passed([self._text(line) for line in lines], dropped)
 
     def note(self, text: str) -> None:
         """Remember a line of stderr that came another way, for the certificate."""
@@ -84,8 +85,7 @@ class StderrReader:
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, the unfinished one included."""
         lines = [*self._last, self._held] if self._held else [*self._last]
-        return tuple(_text(line) for line in lines[-_LAST_LINES:])
+        return tuple(self._text(line) for line in lines[-_LAST_LINES:])
 
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "backslashreplace").rstrip("\r")
+    def _text(self, line: bytes) -> str:
+        return self.redact(line.decode("utf-8", "backslashreplace").rstrip("\r"))

@@ -57,7 +57,9 @@ class Supervisor:
         command: The command of a Python interpreter to use instead of this one.
         env: Environment variables to set (or, with None, to remove) in children.
         env_allow: If given, only these variables are inherited.
-        secrets: Names of variables that children get over their pipe, not in their environment block.
+        secrets: Environment variables that children get over their pipe, not in their environment block: names of
+            variables that are set here; or values by name, or functions that return them, which are called in a thread
+            each time a child is started. Where jobs print, log, report or raise a value stands `[secret NAME]`.
         cwd: Working directory of children.
         preload: Modules, or `"module:function"` to call, before a child counts as ready.
         params: JSON values, such as the parameters of a run, that jobs read with `child.params()`.
@@ -98,7 +100,7 @@ class Supervisor:
         command: Sequence[str] | None = None,
         env: Mapping[str, str | None] | None = None,
         env_allow: Sequence[str] | None = None,
-        secrets: Sequence[str] = (),
+        secrets: Sequence[str] | Mapping[str, str | Callable[[], str]] = (),
         cwd: str | os.PathLike[str] | None = None,
         preload: Sequence[str] = (),
         params: Mapping[str, Any] | None = None,

@@ -100,11 +100,12 @@ TABLE = {
     "_launch": row("exceptions _wire child _frozen _killset_process", packages="psutil"),
     # A child, and one without a process.
     "_jobobject": row("_wire"),
-    "_recipe": row("exceptions _targets _jobobject"),
+    "_secrets": row("exceptions child"),
+    "_recipe": row("exceptions _targets _jobobject _secrets"),
     "_spawn": row("exceptions", packages="anyio"),
     "_guardian": row("exceptions _persist _launch _killset _pipes _spawn", packages="anyio"),
     "_child_process": row(
-        "exceptions _wire _child_files _launch _killset _pipes _spawn _stderr _recipe", packages="anyio"
+        "exceptions _wire _child_files _launch _killset _pipes _spawn _stderr _recipe child", packages="anyio"
     ),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.

@@ -171,6 +171,8 @@ def error_line(scope: Scope, error: BaseException, started: float | None, *, pay
         frame["error"] = _errors.brief(error)
     else:
         frame["error"] = _errors.record(error)
+    if scope.host.redactor is not None:
+        frame["error"] = scope.host.redactor.value(frame["error"])
     kept = _kept(scope)
     if kept is not None:
         frame["keep"] = kept

@@ -50,6 +50,8 @@ def main(nonce: str) -> None:
 
         traceback.print_exc()
         bye["reason"] = f"{type(error).__name__}: {error}"
+        if runtime.redactor is not None:
+            bye["reason"] = runtime.redactor.text(bye["reason"])
         code = 1
     try:
         # What user code registered for exit; not the end of its threads, which may never come.
@@ -96,7 +98,11 @@ def _apply_init(runtime: Runtime) -> None:
         from orchestrator.child._orphan import die_with
 
         die_with(init["parent"])
-    os.environ.update(init.get("secrets") or {})
+    if init.get("secrets"):
+        from orchestrator.child._redact import Redactor
+
+        os.environ.update(init["secrets"])
+        runtime.redactor = Redactor(init["secrets"])
     if init.get("argv"):
         sys.argv[:] = init["argv"]
     runtime.limits.largest = init.get("max_message_bytes", _wire.MAX_MESSAGE_BYTES)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any, ClassVar
 
+    from orchestrator.child._redact import Redactor
     from orchestrator.child._stdio import LineWriter
 
 # Lines a child may print in a burst, and per second after it; what is above is counted and dropped.
@@ -80,6 +81,7 @@ class Runtime:
         self.flavour: str | None = None
         self.init: dict[str, Any] = {}
         self.params = _scope.local_params
+        self.redactor: Redactor | None = None
         self.limits = Limits(None, _wire.MAX_MESSAGE_BYTES)
         self.running: Scope | None = None
         # Of an async child: end the job's task; and the task, with the generator that it iterates.
@@ -153,6 +155,8 @@ class Runtime:
 
     def log(self, frame: dict[str, Any]) -> None:
         """Send a log frame unless there are too many."""
+        if self.redactor is not None:
+            frame = self.redactor.log(frame)  # before it is cut: a piece is harder to know
         text = frame["text"]
         if len(text) > _LONGEST_TEXT:
             frame["text"] = f"{text[:_LONGEST_TEXT]}… ({len(text) - _LONGEST_TEXT} characters more)"

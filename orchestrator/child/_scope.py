@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol
 
     from orchestrator.child._invoke import Limits
+    from orchestrator.child._redact import Redactor
 
     class Host(Protocol):
         """What a scope needs of the child it is in (or of whatever runs the job instead).
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Attributes:
             resources: What is kept between jobs.
             params: What the supervisor tells all jobs.
+            redactor: Takes secrets out of what is told to people; None where there are none.
             limits: `limits.largest` bounds a frame in bytes.
             copied: This process is a forked copy, which does not answer for the job.
             stopping: The whole child is to stop.
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
         resources: Resources
         params: Params
+        redactor: Redactor | None
         limits: Limits
         copied: bool
 
@@ -191,6 +194,8 @@ class Scope:
         for name, number in (("done", done), ("total", total)):
             if number is not None and (isinstance(number, bool | str) or not hasattr(number, "__float__")):
                 raise TypeError(f"progress({name}=…) takes a number, not {type(number).__name__}")
+        if self.host.redactor is not None:
+            text = self.host.redactor.text(text)
         frame = {"type": "progress", "fence": self.fence, "done": _plain(done) or 0, "total": _plain(total)}
         frame["text"] = text[:_LONGEST_PROGRESS]
         self._send_latest("progress", _wire.encode(frame))
