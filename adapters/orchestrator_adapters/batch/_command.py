@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import shlex
 import signal
@@ -29,10 +30,33 @@ def run_batch(batch: Batch) -> int:
         BatchError: If it cannot begin.
     """
     show_log()
-    with interrupts(batch):
+    # Standard output is for results: what a handler prints in this process is shown as what children print.
+    with interrupts(batch), contextlib.redirect_stdout(_Printed()) as printed:
         report = asyncio.run(batch.run())
+        printed.end_line()
     say(report.summary())
     return report.exit_code
+
+
+class _Printed(io.TextIOBase):
+    """Shows whole lines that are printed."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            say(line)
+        return len(text)
+
+    def end_line(self) -> None:
+        """Show what was printed without the end of its line."""
+        if self._rest:
+            self.write("\n")
 
 
 def command_again(words: Sequence[str]) -> str:
