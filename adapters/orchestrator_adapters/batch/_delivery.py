@@ -28,6 +28,10 @@ class Delivery:
         sink: Open.
         most: Results that the sink gets at once while they are fresh.
         moved: Called when the sink has taken some.
+
+    Attributes:
+        next: The first number that the sink has not taken.
+        beyond: The first number that is not in turn yet.
     """
 
     def __init__(self, store: Store, sink: Sink, most: int, moved: Callable[[], None]) -> None:
@@ -38,14 +42,9 @@ class Delivery:
         self._held: dict[int, bytes | None] = {}
         self._held_bytes = 0
         self._news = asyncio.Event()
-        self._next = 1
-        self._beyond = 1
+        self.next = 1
+        self.beyond = 1
         self._ended = False
-
-    @property
-    def ready(self) -> int:
-        """Results that are in turn and were not taken by the sink."""
-        return self._beyond - self._next
 
     def hold(self, number: int, value: bytes | None) -> None:
         """Keep a result that is committed in memory, if there is room; None is that of a record that failed."""
@@ -56,8 +55,8 @@ class Delivery:
 
     def reach(self, beyond: int) -> None:
         """All records before this number are done."""
-        if beyond > self._beyond:
-            self._beyond = beyond
+        if beyond > self.beyond:
+            self.beyond = beyond
             self._news.set()
 
     def end(self) -> None:
@@ -72,24 +71,24 @@ class Delivery:
             BatchError: If the sink does not take a result.
         """
         while True:
-            while self._next == self._beyond:
+            while self.next == self.beyond:
                 if self._ended:
                     return
                 self._news.clear()
                 await self._news.wait()
             values, after = self._fresh()
-            if after == self._next:
+            if after == self.next:
                 values, after = await self._stored()
             if values:
                 await self._sink.write(values)
-            self._next = after
+            self.next = after
             self._moved()
 
     def _fresh(self) -> tuple[list[bytes], int]:
         """Return results from memory, and the number after the last of them."""
         values: list[bytes] = []
-        number = self._next
-        beyond = min(self._beyond, number + self._most)
+        number = self.next
+        beyond = min(self.beyond, number + self._most)
         held = self._held
         while number < beyond and number in held:
             value = held.pop(number)
@@ -101,7 +100,7 @@ class Delivery:
 
     async def _stored(self) -> tuple[list[bytes], int]:
         """Return results from the journal, and the number after the last of them."""
-        first, beyond = self._next, self._beyond
+        first, beyond = self.next, self.beyond
         found = await self._store.read(lambda connection: rows.read_values(connection, first, beyond, _BLOCK))
         for number, _ in found:
             value = self._held.pop(number, None)

@@ -58,7 +58,8 @@ class Gate:
 
     A record is taken only while less than `task_queue_size` of them wait for a child, those that wait for a retry
     included. It is sent only when there is room for its result: at most `result_queue_size` results wait for the
-    journal or the sink, beside one in each slot, as a child would hold it that finds its queue full.
+    journal or the sink, beside one in each slot, as a child would hold it that finds its queue full. The record that
+    the sink has to get next is always sent: no room comes before it is done.
 
     Args:
         task_queue_size: Records that may wait, beside one in each slot.
@@ -76,7 +77,8 @@ class Gate:
         self.open: dict[int, Entry] = {}  # in the order of their numbers
         self.sent = 0
         self.uncommitted = 0  # came back, and are on their way to the journal
-        self.ready = 0  # in turn, and not taken by the sink
+        self.ready = 0  # wait for the sink
+        self.awaited = 1  # the number that the sink gets next
         self.is_closed = False
 
     @property
@@ -96,24 +98,44 @@ class Gate:
 
     def next(self, now: float) -> Entry | None:
         """Return the record to send now, retries that are due first; None if there is none, or no room for a result."""
-        if self.is_closed or self.sent + self.results >= self._most_results or now < self._paused_until:
+        if self.is_closed or now < self._paused_until:
             return None
-        if self._due and self._due[0][0] <= now:
+        entry: Entry | None = None
+        if not self._has_room():
+            entry = self._take_awaited(now)
+        elif self._due and self._due[0][0] <= now:
             entry = heapq.heappop(self._due)[2]
         elif self._fresh:
             entry = self._fresh.popleft()
-        else:
-            return None
-        self.sent += 1
+        if entry is not None:
+            self.sent += 1
         return entry
+
+    def _has_room(self) -> bool:
+        return self.sent + self.results < self._most_results
+
+    def _take_awaited(self, now: float) -> Entry | None:
+        """Return the record that the sink waits for, if it is here and due."""
+        awaited = self.open.get(self.awaited)
+        if self._fresh and self._fresh[0] is awaited:
+            return self._fresh.popleft()
+        for index, (due, _, entry) in enumerate(self._due):
+            if entry is awaited and due <= now:
+                self._due[index] = self._due[-1]
+                self._due.pop()
+                heapq.heapify(self._due)
+                return entry
+        return None
 
     def wake_at(self) -> float | None:
         """Return the moment at which `next` may have something that it has not now; None if only an event tells."""
-        if self.is_closed or self.sent + self.results >= self._most_results:
+        if self.is_closed:
             return None
-        if self._fresh:
+        has_room = self._has_room()
+        if self._fresh and (has_room or self._fresh[0].number == self.awaited):
             return self._paused_until
-        return max(self._due[0][0], self._paused_until) if self._due else None
+        due = min((due for due, number, _ in self._due if has_room or number == self.awaited), default=None)
+        return None if due is None else max(due, self._paused_until)
 
     def came_back(self) -> None:
         """A record that was sent has an outcome, which is on its way to the journal."""

@@ -368,7 +368,10 @@ class Run:
         self._delivered()
 
     def _delivered(self) -> None:
-        self._gate.ready = self._delivery.ready
+        # A live sink is owed everything that is done, in order. For a file results wait in the journal for a late one.
+        gate, delivery = self._gate, self._delivery
+        beyond = self._accounts.taken + 1 - len(gate.open) if self._sink.is_live else delivery.beyond
+        gate.ready, gate.awaited = beyond - delivery.next, delivery.next
         if self._feed is not None:
             self._feed.wake()
 
