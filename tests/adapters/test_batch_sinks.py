@@ -162,7 +162,7 @@ async def test_parquet_of_few_columns_has_their_number(tmp_path: Path, values: l
         ([{"a": 2**63}], "result 1: column 'a' has no type for all its values: 9223372036854775808 here"),
         ([{"a": 2**60 + 1}, {"a": 0.5}], "column 'a'|do not fit"),
         ([{"a": 1}, {"a": {}}], "result 2: column 'a' has no type"),
-        ([{"a": {}}], "column 'a' holds objects without any key, which Parquet cannot; write .jsonl"),
+        ([{"a": {}}], "column 'a' holds objects without any key, which Parquet cannot; they are kept"),
     ],
 )
 async def test_results_that_parquet_cannot_hold_leave_the_old_output(
@@ -176,6 +176,22 @@ async def test_results_that_parquet_cannot_hold_leave_the_old_output(
     assert error.exit_code == 75
     assert names(tmp_path) == ["out.parquet"]
     assert path.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+async def test_text_that_is_not_unicode_is_for_json_lines_only(tmp_path: Path, name: str) -> None:
+    sink = open_sink(tmp_path / name)
+    await sink.open()
+    await sink.write([b'"a"', rb'"\ud800"'])
+    with pytest.raises(
+        BatchError, match=r"result 2 has text that is not Unicode .* `orchestrator batch export` writes"
+    ):
+        await sink.commit()
+    await sink.abort()
+    assert names(tmp_path) == []
+    seen: list[Any] = []
+    await open_sink(seen.append).write([rb'"\ud800"'])
+    assert seen == ["\ud800"]
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

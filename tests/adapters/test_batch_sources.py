@@ -98,6 +98,7 @@ async def test_a_source_knows_when_its_file_changed(tmp_path: Path) -> None:
         (b'{"a": 1e999}', "the line is not JSON: Number out of range"),
         (b"[1, 2", "the line is not JSON: Input data was truncated"),
         (b'"\xff"', "the line is not UTF-8; save the file as UTF-8"),
+        (rb'{"a": "\uD83D"}', "the line has text that is not Unicode (a lone surrogate)"),
         (b"[" * 100_000, "the line is nested too deeply"),
     ],
 )

@@ -6,10 +6,9 @@ import inspect
 import io
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from orchestrator_adapters.batch._errors import RESUMABLE, BatchError
 from orchestrator_adapters.batch._sink import Sink
+from orchestrator_adapters.batch._values import decode_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,7 @@ def open_call_sink(value: Any) -> Sink:
     if callable(write):
         return _CallSink(f"the {kind} to write to", write, _encoder(value), getattr(value, "flush", None))
     if callable(value):
-        return _CallSink(f"the function {getattr(value, '__qualname__', kind)}", value, msgspec.json.decode, None)
+        return _CallSink(f"the function {getattr(value, '__qualname__', kind)}", value, decode_result, None)
     raise BatchError(f"the sink is a {kind}; give a path, '-' for stdout, a function, or an object with write")
 
 

@@ -106,7 +106,7 @@ class FileSink(Sink):
         out = self._place.open()
         if self._format.kind == "csv":
             write, end = writer(out, gzip=self._format.gzip)
-            write_csv(spool, write)
+            write_csv(spool, write, self.name)
             end()
         elif self.path is None or self._format.gzip or self._place.is_live:
             with tempfile.TemporaryFile(dir=self._place.folder) as file:

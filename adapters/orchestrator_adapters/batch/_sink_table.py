@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 # The column of results that are no objects.
 VALUE = "value"
+# What to do about results that no table holds, after all was paid for.
+_KEPT = "they are kept, and `orchestrator batch export` writes them as JSON lines"
 _ROWS = 1000  # at once: many enough for Arrow to be quick, few enough to keep memory flat
 # What is written as one row group: readers want large ones, memory small ones.
 _GROUP_BYTES = 32 * 2**20
 _GROUP_BATCHES = 100
 
 
-def write_csv(lines: IO[bytes], write: Callable[[bytes], None]) -> None:
+def write_csv(lines: IO[bytes], write: Callable[[bytes], None], name: str) -> None:
     """Write results as CSV.
 
     Columns are the keys of all results in the order of their first appearance. A result without one of them has an
@@ -33,17 +35,21 @@ def write_csv(lines: IO[bytes], write: Callable[[bytes], None]) -> None:
     Args:
         lines: JSON lines, read from the beginning.
         write: Gets the bytes of the table.
+        name: What people call it.
+
+    Raises:
+        BatchError: If a result holds what CSV cannot.
     """
     columns: dict[str, None] = {}
     rows: list[dict[str, Any]] = []
-    for rows in _chunks(lines):
+    for rows in _chunks(lines, name):
         for row in rows:
             columns.update(dict.fromkeys(row))
     if not rows:
         return
     names = list(columns) or [VALUE]
     write(_csv_lines([names]))
-    for rows in _chunks(lines):
+    for rows in _chunks(lines, name):
         write(_csv_lines([[_cell(row.get(name)) for name in names] for row in rows]))
 
 
@@ -85,7 +91,7 @@ def write_parquet(lines: IO[bytes], file: IO[bytes], name: str) -> None:
     pa = load_pyarrow(name)
     schema = pa.schema([])
     number = 0
-    for rows in _chunks(lines):
+    for rows in _chunks(lines, name):
         try:
             schema = _widened(pa, schema, rows)
         except (pa.ArrowException, OverflowError):
@@ -93,15 +99,15 @@ def write_parquet(lines: IO[bytes], file: IO[bytes], name: str) -> None:
         number += len(rows)
     for field in schema:
         if _holds_empty_struct(pa, field.type):
-            problem = "holds objects without any key, which Parquet cannot; write .jsonl, or leave the key out"
-            raise BatchError(f"{name}: column {field.name!r} {problem}", RESUMABLE)
+            problem = "holds objects without any key, which Parquet cannot"
+            raise BatchError(f"{name}: column {field.name!r} {problem}; {_KEPT}", RESUMABLE)
     if number and not schema.names:
         schema = pa.schema([(VALUE, pa.null())])
     kind = pa.struct(list(schema))
     batches: list[Any] = []
     try:
         with pa.parquet.ParquetWriter(file, schema) as table:
-            for rows in _chunks(lines):
+            for rows in _chunks(lines, name):
                 batches.append(pa.RecordBatch.from_struct_array(pa.array(rows, type=kind)))
                 if sum(batch.nbytes for batch in batches) > _GROUP_BYTES or len(batches) == _GROUP_BATCHES:
                     table.write_table(pa.Table.from_batches(batches, schema))
@@ -109,7 +115,7 @@ def write_parquet(lines: IO[bytes], file: IO[bytes], name: str) -> None:
             if batches:
                 table.write_table(pa.Table.from_batches(batches, schema))
     except (pa.ArrowException, OverflowError) as error:
-        raise BatchError(f"{name}: the results do not fit into one table: {error}", RESUMABLE) from None
+        raise BatchError(f"{name}: the results do not fit into one table: {error}; {_KEPT}", RESUMABLE) from None
 
 
 def _widened(pa: Any, schema: Any, rows: list[dict[str, Any]]) -> Any:
@@ -131,9 +137,9 @@ def _misfit(pa: Any, schema: Any, rows: list[dict[str, Any]], number: int, name:
                 so_far = f" and {known} before" if known is not None else ""
                 why = f"{shown} here{so_far} ({str(error).partition(chr(10))[0]})"
                 message = f"{name}: result {number}: column {key!r} has no type for all its values: {why}"
-                return BatchError(f"{message}; write .jsonl, or make them alike", RESUMABLE)
+                return BatchError(f"{message}; {_KEPT}", RESUMABLE)
             schema = part
-    return BatchError(f"{name}: the results up to {number} do not fit into one table; write .jsonl", RESUMABLE)
+    return BatchError(f"{name}: the results up to {number} do not fit into one table; {_KEPT}", RESUMABLE)
 
 
 def _holds_empty_struct(pa: Any, kind: Any) -> bool:
@@ -142,8 +148,17 @@ def _holds_empty_struct(pa: Any, kind: Any) -> bool:
     return bool(pa.types.is_list(kind)) and _holds_empty_struct(pa, kind.value_type)
 
 
-def _chunks(lines: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
+def _chunks(lines: IO[bytes], name: str) -> Iterator[list[dict[str, Any]]]:
     lines.seek(0)
     decode = msgspec.json.decode
+    number = 0
     while chunk := list(itertools.islice(lines, _ROWS)):
-        yield [value if isinstance(value, dict) else {VALUE: value} for value in map(decode, chunk)]
+        rows = []
+        for number, line in enumerate(chunk, number + 1):  # noqa: B020  it goes on counting
+            try:
+                value = decode(line)
+            except msgspec.DecodeError:
+                problem = "has text that is not Unicode (a lone surrogate), which only JSON lines can hold"
+                raise BatchError(f"{name}: result {number} {problem}; {_KEPT}", RESUMABLE) from None
+            rows.append(value if isinstance(value, dict) else {VALUE: value})
+        yield rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -143,7 +144,7 @@ class RowReader:
                 try:
                     content = decode(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                    self._add_bad(place, line, _json_problem(error))
+                    self._add_bad(place, line, _json_problem(error, line))
                 else:
                     self._number += 1
                     self._rows.append(Row(self._number, f"line {place}", content))
@@ -255,9 +256,19 @@ class _CsvLines:
             return line.decode(errors="replace") + "\n"
 
 
-def _json_problem(error: Exception) -> str:
+def _json_problem(error: Exception, line: bytes) -> str:
     if isinstance(error, RecursionError):
         return "the line is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return "the line is not UTF-8; save the file as UTF-8"
+    if rb"\ud" in line.lower() and _is_json(line):
+        return "the line has text that is not Unicode (a lone surrogate)"
     return f"the line is not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

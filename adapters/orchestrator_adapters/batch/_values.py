@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -34,6 +35,14 @@ def to_json_value(value: Any) -> tuple[Any, int]:
         raise Unfit("the record has text that is not Unicode (a lone surrogate)") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise Unfit(f"the record is not JSON: {error}") from None
+
+
+def decode_result(text: bytes) -> Any:
+    """Return the value of a JSON text that a sink gets; lone surrogates, which msgspec does not know, included."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
 
 
 def _to_builtins(value: Any) -> Any:
