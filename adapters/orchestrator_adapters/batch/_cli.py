@@ -271,5 +271,6 @@ def _told(body: Callable[[], int]) -> int:
     try:
         return body()
     except BatchError as error:
-        typer.echo(f"Error: {str(error).rstrip('.')}.", err=True)
+        text = str(error)
+        typer.echo(f"Error: {text}{'' if text.endswith(('.', '?')) else '.'}", err=True)
         return error.exit_code
