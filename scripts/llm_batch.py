@@ -23,8 +23,8 @@ EXAMPLE = _venv.ROOT / "scripts" / "llm_batch"
 DEFAULT = _venv.ROOT / ".llm-batch"
 # What the server allows, as params.yaml says it too. Of what it answers, a few in a hundred are what a real one does
 # on a bad day.
-QUOTAS = [["requests", 100, 1], ["tokens", 200_000, 60]]
-STORM = {"503": 0.01, "invalid": 0.01, "close": 0.003, "minute=0.5": 0.001}
+QUOTAS = [["requests", 100, 1], ["tokens", 6_000, 1]]
+STORM = {"503": 0.01, "invalid": 0.01, "close": 0.003, "minute=0.5": 0.0005}
 COMMAND = (
     "batch run --target handlers:enrich --input emoji.jsonl --output enriched.jsonl --params params.yaml "
     "--secret GEMINI_API_KEY"

@@ -22,13 +22,17 @@ class About:
     uses: list[str]
 
 
-def enrich(record: dict[str, str]) -> dict[str, Any]:
+async def enrich(record: dict[str, str]) -> dict[str, Any]:
     """Return the record with what the two models say of it."""
     model = child.params()["llm"]["model"]
-    about = gemini.generate(PROMPT.format(**record), model=model, schema=About, limit="gemini", temperature=0)
+    about = await gemini.aio.generate(PROMPT.format(**record), model=model, schema=About, limit="gemini", temperature=0)
     name = record["name"]
+
+    async def compute() -> list[float]:
+        return vector_of(name)
+
     # Emojis that differ in their skin tone only share a name, and so a vector: it is made once for all children.
-    vector = child.cache("vectors").get_or_compute(["wordllama", DIMENSIONS, name], lambda: vector_of(name))
+    vector = await child.cache("vectors").get_or_compute(["wordllama", DIMENSIONS, name], compute)
     return {**record, "kind": about.kind, "feeling": about.feeling, "uses": about.uses, "vector": vector}
 
 
