@@ -502,6 +502,16 @@ async def test_values_that_are_no_records_are_bad_rows() -> None:
     assert all(len(row.content) <= 1000 for row in found[:-1])
 
 
+async def test_an_iterable_that_cannot_tell_its_length_is_read_all_the_same() -> None:
+    class Query(list[int]):
+        def __len__(self) -> int:
+            raise TypeError("ask first")
+
+    source = open_source(Query([1, 2]))
+    assert await source.count() is None
+    assert [row.content async for row in source] == [1, 2]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_an_iterable_is_pulled_one_at_a_time_and_closed(is_async: bool) -> None:
     pulled: list[int] = []

@@ -101,8 +101,8 @@ class FilePlace(Place):
         if os.path.isdir(self._partial):
             raise BatchError(f"the output {self.name!r} cannot be written: {self._partial!r} is a folder in its way")
         if not os.access(folder, os.W_OK | os.X_OK):
-            message = f"the folder {folder!r} may not be written by this user"
-            raise BatchError(f"the output {self.name!r} cannot be written: {message}")
+            why = "is on a read-only file system" if _is_read_only(folder) else "may not be written by this user"
+            raise BatchError(f"the output {self.name!r} cannot be written: the folder {folder!r} {why}")
 
     def _target(self) -> str:
         if not os.path.islink(self.name):
@@ -190,6 +190,12 @@ def _status(path: str) -> os.stat_result | None:
         return os.stat(path)
     except FileNotFoundError:
         return None
+
+
+def _is_read_only(folder: str) -> bool:
+    if sys.platform == "win32":
+        return False
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _unlink(path: str) -> None:

@@ -38,7 +38,10 @@ class _IterableSource(Source):
         self.description = {"kind": "iterable", "type": type(value).__qualname__}
 
     async def count(self) -> int | None:
-        return len(self._value) if isinstance(self._value, Sized) else None
+        try:
+            return len(self._value) if isinstance(self._value, Sized) else None
+        except Exception:
+            return None  # a query that was not made yet, say: its records tell
 
     async def __aiter__(self) -> AsyncGenerator[Row, None]:
         number = 0
