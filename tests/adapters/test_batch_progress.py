@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import logging
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from orchestrator_adapters.batch import _progress
 from orchestrator_adapters.batch._accounts import Snapshot
 from orchestrator_adapters.batch._bars import duration
+from orchestrator_adapters.batch._log_lines import is_news, log_line
 from orchestrator_adapters.batch._progress import display_for, progress_line
 
 PLAIN = "Progress: 40/320 (12.5%) - 35 successful, 5 failed (rate: 8.2 tasks/sec)"
@@ -151,6 +153,54 @@ async def test_no_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
     for mode in _progress.MODES:
         async with display_for(mode, counts) as display:
             display.say("nobody hears this")
+
+
+UNREAD = """
+import asyncio
+from orchestrator_adapters.batch._accounts import Snapshot
+from orchestrator_adapters.batch._progress import display_for
+
+async def main():
+    async with display_for("log", Snapshot) as display:
+        for number in range(100_000):
+            display.say(f"{number} " + 100 * "x")
+    print("ended", flush=True)
+asyncio.run(main())
+"""
+
+
+def test_a_reader_that_is_stuck_stops_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        # Nobody reads stderr: the pipe is full at once, and the rest is given up after two seconds.
+        assert process.stdout.readline() == b"ended\n"
+        assert process.wait(30) == 0
+        assert process.stderr.read(2) == b"0 "
+
+
+# What the library logs
+
+
+@pytest.mark.parametrize(
+    ("level", "event", "shown"),
+    [
+        ("INFO", "child.line_written", True),
+        ("WARNING", "worker.child_died", True),
+        ("WARNING", "supervisor.fell_back", True),
+        ("INFO", "worker.child_ready", False),
+        ("INFO", "cache.opened", False),
+        ("ERROR", "job.quarantined", False),
+    ],
+)
+def test_what_children_say_and_warnings_are_shown(level: str, event: str, shown: bool) -> None:
+    assert is_news(getattr(logging, level), event) == shown
+
+
+def test_a_log_line_has_the_text_first_and_no_numbers_of_jobs() -> None:
+    fields = {"supervisor": "batch", "text": "two words", "worker": "w1", "job": 7, "detail": "a b", "nothing": None}
+    assert log_line(0.0, "info", "child.line_written", fields)[8:] == (
+        ' info    child.line_written two words worker=w1 detail="a b"'
+    )
 
 
 # On a real terminal

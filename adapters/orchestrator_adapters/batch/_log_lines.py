@@ -12,9 +12,8 @@ from orchestrator_adapters.batch._progress import say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What happens in a run in which all goes well is no news, and a run has one supervisor.
-ROUTINE = ("worker.child_started", "worker.child_ready", "worker.child_ended", "cache.opened", "cache.closed")
-LEFT_OUT = ("supervisor", "text")
+# Numbers of jobs say nothing to whoever knows records, and a run has one supervisor.
+LEFT_OUT = ("supervisor", "text", "job")
 
 
 def show_log() -> None:
@@ -28,10 +27,18 @@ def show_log() -> None:
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        fields = getattr(record, "orchestrator", {})
         event = record.getMessage().partition(" ")[0]
-        if record.levelno > logging.INFO or event not in ROUTINE:
-            say(log_line(record.created, record.levelname.lower(), event, fields))
+        if is_news(record.levelno, event):
+            say(log_line(record.created, record.levelname.lower(), event, getattr(record, "orchestrator", {})))
+
+
+def is_news(level: int, event: str) -> bool:
+    """Return whether an event is shown: what children say, and warnings.
+
+    What becomes of a record is told by the progress and by the file of failed records.
+    """
+    kind = event.partition(".")[0]
+    return kind == "child" or (level > logging.INFO and kind != "job")
 
 
 def log_line(moment: float, level: str, event: str, fields: Mapping[str, Any]) -> str:
