@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from orchestrator._blocking_handle import BlockingHandle, News
 from orchestrator._events import Event, Item
 from orchestrator._link import PIECE
-from orchestrator._submission import AHEAD, identity_for, job_for
+from orchestrator._submission import AHEAD, identity_for
 from orchestrator.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class BlockingOutcomes:
         try:
             item = next(self._source)
             index = self._index
-            submission = self._supervisor._submitter.from_job(job_for(self._template, item, index))
+            submission = self._supervisor._submitter.from_item(self._template, item, index)
             entry = _Entry(self, submission.job, index)
             with self._news.lock:
                 self._pending[index] = entry

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator._handle import Receipt
-from orchestrator._submission import AHEAD, identity_for, job_for
+from orchestrator._submission import AHEAD, identity_for
 from orchestrator.exceptions import ConfigurationError, SupervisorClosed
 
 if TYPE_CHECKING:
@@ -146,10 +146,9 @@ class Outcomes:
             self._news.set()
 
     async def _submit(self, item: Any) -> None:
-        job = job_for(self._template, item, self._index)
         index = self._index
         self._index += 1
-        link, submission = self._supervisor._prepare(job)
+        link, submission = self._supervisor._prepare(self._template, item, index)
         entry = _Entry(link, self, index, item)
         identity = identity_for(self._template, index)
         record = await self._supervisor._accept(link, submission, entry, index=index, item=item, identity=identity)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec
@@ -70,15 +69,6 @@ def read_map(target: Any, items: Any) -> tuple[Job | None, Any]:
     return None, target
 
 
-def job_for(template: Job | None, item: Any, index: int) -> Job:
-    """Return the job for an item of `map`."""
-    if template is not None:
-        return replace(template, args=(item,))
-    if not isinstance(item, Job):
-        raise ConfigurationError(f"items[{index}]", f"must be a Job, not {type(item).__name__}")
-    return item
-
-
 def identity_for(template: Job | None, index: int) -> str | None:
     """Return what a journal knows an item of `map` by; a template's key is the same for all of them."""
     return None if template is None or template.key is None else f"{template.key}[{index}]"
@@ -92,7 +82,7 @@ class Submitter:
         self._largest = options.max_message_bytes
         self.catalogue = Catalogue(options.limits)
         self._numbers = itertools.count(1)
-        self._inline = options.isolation == "inline"
+        self._template: tuple[Job, Target] | None = None  # what the last item was for, and its target
 
     def make(
         self, target: Callable[..., Any] | str | Job, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -127,6 +117,17 @@ class Submitter:
         if job.init is not None and (found.function is not None or "." not in found.reference.partition(":")[2]):
             raise ConfigurationError("job.init", 'is for targets named "package.module:Class.method"')
         return Submission(job, found, job.args, job.kwargs, self._largest)
+
+    def from_item(self, template: Job | None, item: Any, index: int) -> Submission:
+        """Return the submission for an item of `map`; a template is checked once, whatever the number of items."""
+        if template is None:
+            if not isinstance(item, Job):
+                raise ConfigurationError(f"items[{index}]", f"must be a Job, not {type(item).__name__}")
+            return self.from_job(item)
+        last = self._template
+        if last is None or last[0] is not template or template.limits:  # limits may change meanwhile
+            last = self._template = template, self.from_job(template).target
+        return Submission(template, last[1], (item,), template.kwargs, self._largest)
 
     def start_after(self, number: int) -> None:
         """Number jobs from the next one on: those of earlier runs, in a journal, have the others."""

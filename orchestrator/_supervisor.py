@@ -326,9 +326,9 @@ class Supervisor:
         await self._accept(link, submission, handle, read=True)
         return handle
 
-    def _prepare(self, job: Job) -> tuple[Link, Submission]:
-        """Check one job of a map."""
-        return self._open_link(), self._submitter.from_job(job)
+    def _prepare(self, template: Job | None, item: Any, index: int) -> tuple[Link, Submission]:
+        """Check one job of a map: an item of a template, or a job."""
+        return self._open_link(), self._submitter.from_item(template, item, index)
 
     def _describe_run(self, key: str, text: str) -> None:
         """Have the journal say what this run is of; recorded before any job that is accepted later."""

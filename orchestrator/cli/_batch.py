@@ -244,7 +244,7 @@ class BatchRun:
         try:
             job, args, kwargs = self._builder.build(content)
             key = job.key
-            link, submission = self._supervisor._prepare(job)
+            link, submission = self._supervisor._prepare(None, job, position)
             submission.args, submission.kwargs = args, kwargs
             entry = _Entry(position, line, link, self._ended)
             identity = None if self._journal is None else identity_of(line)

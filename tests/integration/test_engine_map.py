@@ -17,7 +17,7 @@ import hanging
 import pytest
 
 from orchestrator import Job, RetryPolicy, Supervisor
-from orchestrator.exceptions import JobCrashed, JobFailed, TargetError
+from orchestrator.exceptions import ConfigurationError, JobCrashed, JobFailed, TargetError
 
 
 async def test_outcomes_of_all_items_and_in_order_if_asked() -> None:
@@ -50,6 +50,56 @@ async def test_unordered_does_not_wait_for_the_slow() -> None:
             assert sorted(found) == list(range(50))
             gate.open()
             assert (await anext(outcomes)).value == "slow"
+
+
+async def test_a_source_that_waits_holds_back_no_outcome() -> None:
+    taken = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+            # Inside of its `__anext__`, until the outcome of what it gave is in the caller's hands.
+            await taken.wait()
+            taken.clear()
+
+    async with asyncio.timeout(30), Supervisor(workers=2) as supervisor:
+        async with supervisor.map(chores.same, source()) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.value == outcome.index
+                taken.set()
+        assert supervisor.statistics().settled == {"succeeded": 10}
+
+
+async def test_leaving_while_the_source_waits() -> None:
+    left = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with asyncio.timeout(30), Supervisor(workers=1) as supervisor:
+        async with supervisor.map(chores.same, source()) as outcomes:
+            assert (await anext(outcomes)).value == 1
+        assert left.is_set()
+
+
+async def test_a_template_is_checked_once_and_its_items_are_not_its_own() -> None:
+    template = Job(chores.same, kwargs={}, convert="json", retry=RetryPolicy(on="crash"), key="run")
+    async with Supervisor(workers=1) as supervisor:
+        for _ in range(2):
+            async with supervisor.map(template, ({"n": n} for n in range(100)), ordered=True) as outcomes:
+                found = [outcome async for outcome in outcomes]
+            assert [outcome.value for outcome in found] == [{"n": n} for n in range(100)]
+            assert {outcome.key for outcome in found} == {"run"}
+        assert template.args == ()
+        async with supervisor.map(Job("chores:no_such_target"), [1]) as outcomes:
+            assert [outcome.status async for outcome in outcomes] == ["failed"]
+        async with supervisor.map(Job(chores.same, limits={"none": 1}), [1, 2]) as outcomes:
+            with pytest.raises(ConfigurationError, match="none"):
+                [outcome async for outcome in outcomes]
 
 
 async def test_failures_are_outcomes_like_others(tmp_path: Path) -> None:

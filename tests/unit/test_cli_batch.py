@@ -72,7 +72,7 @@ class ScriptedSupervisor:
     def call(self, function: Callable[[ScriptedJob], None], job: ScriptedJob) -> None:
         function(job)
 
-    def _prepare(self, job: Job) -> tuple[ScriptedSupervisor, SimpleNamespace]:
+    def _prepare(self, template: None, job: Job, index: int) -> tuple[ScriptedSupervisor, SimpleNamespace]:
         return self, SimpleNamespace(job=job, args=job.args, kwargs=job.kwargs)
 
     async def _accept(
