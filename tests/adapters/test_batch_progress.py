@@ -186,7 +186,8 @@ def test_a_reader_that_is_stuck_stops_nothing() -> None:
     [
         ("INFO", "child.line_written", True),
         ("WARNING", "worker.child_died", True),
-        ("WARNING", "supervisor.fell_back", True),
+        ("WARNING", "limit.paused", True),
+        ("WARNING", "supervisor.fell_back", False),
         ("INFO", "worker.child_ready", False),
         ("INFO", "cache.opened", False),
         ("ERROR", "job.quarantined", False),
