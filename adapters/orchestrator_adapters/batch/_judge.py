@@ -81,6 +81,11 @@ class Judge:
                 self._stop(sentence(error), RESUMABLE)
             return
         self._gate.came_back()
+        self._record(entry, outcome, error)
+        if not self._gate.sent:
+            self._store.flush()
+
+    def _record(self, entry: Entry, outcome: Outcome, error: BaseException | None) -> None:
         entry.made, entry.used = outcome.attempts, outcome.usage
         entry.attempts += entry.made
         entry.use(entry.used)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.exceptions import (
-    JournalError,
+    CacheDamaged,
+    CacheError,
+    CacheInUse,
     LaunchError,
     OrchestratorError,
     PoolBroken,
@@ -102,7 +104,7 @@ class Run:
         options = settings.plan.params.multiprocessing
         self._accounts = Accounts(self._loop.time(), settings.plan.slots)
         self._gate = Gate(options.task_queue_size, options.result_queue_size, settings.plan.slots)
-        self._store = Store(settings.folder, self._committed, self._store_failed)
+        self._store = Store(settings.folder, self._committed, self._store_failed, self._gate.half)
         self._delivery = Delivery(self._store, sink, options.result_queue_size, self._delivered)
         self._judge = Judge(
             self._gate,
@@ -123,6 +125,7 @@ class Run:
         self._is_cancelled = False
         self._fell_back = not settings.plan.in_children
         self._found: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self._failed_file: str | None = None
         self._worked = False
         self._live = LiveCounts(settings.folder)
@@ -137,9 +140,9 @@ class Run:
         cached = 0
         if self._supervisor is not None:
             with contextlib.suppress(OrchestratorError):
-                statistics: Any = self._supervisor.statistics()
-                pauses = {each.name: left for each in statistics.limits if (left := getattr(each, "paused_for", 0)) > 0}
-                cached = getattr(getattr(statistics, "cache", None), "hits", 0)
+                statistics = self._supervisor.statistics()
+                pauses = {each.name: each.paused_for for each in statistics.limits if each.paused_for > 0}
+                cached = statistics.cache.hits
         left = self._gate.paused_for(now)
         if left and not pauses:
             pauses["requests"] = left
@@ -211,7 +214,7 @@ class Run:
         decision = _plan.decide(self._found, settings.facts, fresh=settings.fresh)
         for note in decision.notes:
             self._say(note)
-        facts: dict[str, Any] = {**settings.facts, "name": settings.name}
+        facts = self._facts = {**settings.facts, "name": settings.name}
         if decision.anew:
             # Not before there is something to keep instead: a slip in the command must not cost what was paid for.
             store.before_first_commit(lambda connection: rows.begin_anew(connection, {**facts, "finished": False}))
@@ -279,9 +282,11 @@ class Run:
         plan = self._settings.plan
         try:
             supervisor = await plan.supervisor().__aenter__()
-        except JournalError as error:
-            self._say(f"the cache cannot be used, so this run keeps its own in memory: {error}")
+        except CacheInUse as error:
+            self._say(f"warning: {sentence(error)}. This run keeps a cache of its own, in memory")
             supervisor = await plan.supervisor(cached=False).__aenter__()
+        except CacheError as error:
+            raise BatchError(str(error), USAGE if isinstance(error, CacheDamaged) else RESUMABLE) from error
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_exit(supervisor)
             self._supervisor = supervisor
@@ -313,8 +318,12 @@ class Run:
 
     async def _count(self) -> None:
         total = await self._source.count()
-        if self._accounts.total is None:
+        if self._accounts.total is None and total is not None:
             self._accounts.count(total)
+            # Whoever asks how far a run is that was killed wants to know of how many.
+            self._facts["total"] = total
+            if self._store.has_begun:
+                await self._store.call(lambda connection: rows.write_meta(connection, {"total": total}))
 
     async def _watch(self) -> None:
         while True:
@@ -325,10 +334,10 @@ class Run:
 
     def _look_at(self, supervisor: Supervisor) -> None:
         with contextlib.suppress(OrchestratorError):
-            statistics: Any = supervisor.statistics()
-            if not self._fell_back and getattr(statistics, "isolation", "process") == "inline":
+            statistics = supervisor.statistics()
+            if not self._fell_back and statistics.isolation == "inline":
                 self._fell_back = True
-                why = first_line(statistics.broken_reason or "children cannot be had here")
+                why = first_line(statistics.fallback_reason or "children cannot be had here")
                 self._say(f"warning: going on in this process, without children: {why}")
 
     def _say_changed(self, earlier: Earlier) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A row waits this long for others to be committed with: a request to a model takes a thousand times as long.
+_LINGER = 0.001
+
 
 @dataclass(slots=True)
 class Commit:
@@ -30,8 +33,8 @@ class Commit:
     kept: list[KeptRow] = field(default_factory=list)
     found: list[Known] = field(default_factory=list)  # what those have; there when it is committed
 
-    def __bool__(self) -> bool:
-        return bool(self.ends or self.tries or self.kept)
+    def __len__(self) -> int:
+        return len(self.ends) + len(self.tries) + len(self.kept)
 
 
 @dataclass(slots=True)
@@ -49,9 +52,12 @@ class Store:
         folder: Of the run.
         committed: Called on the loop when rows are safe, in the order of the commits.
         failed: Called on the loop, once, when the disk does not take a commit; nothing is committed any more then.
+        lot: Rows that are committed without waiting for more.
     """
 
-    def __init__(self, folder: str, committed: Callable[[Commit], None], failed: Callable[[BatchError], None]) -> None:
+    def __init__(
+        self, folder: str, committed: Callable[[Commit], None], failed: Callable[[BatchError], None], lot: int
+    ) -> None:
         self._folder = folder
         self._committed = committed
         self._failed = failed
@@ -59,7 +65,8 @@ class Store:
         self._inbox: SimpleQueue[Commit | _Call | None] = SimpleQueue()
         self._next = Commit()
         self._is_busy = False
-        self._soon = False
+        self._lot = lot
+        self._timer: asyncio.TimerHandle | None = None
         self._broken: BatchError | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,6 +90,11 @@ class Store:
         """Have a function called before the first commit; `begin` calls it if there is none."""
         self._first = function
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether nothing is left to be done before the first commit."""
+        return self._first is None
+
     async def begin(self) -> None:
         """Do now what was to be done before the first commit."""
         await self.call(self._prepare)
@@ -95,15 +107,27 @@ class Store:
             self._next.tries.append(row)
         else:
             self._next.kept.append(row)
-        if not self._is_busy and not self._soon:
-            self._soon = True
-            self._idle.clear()
-            self._loop.call_soon(self._hand_over)
-
-    def _hand_over(self) -> None:
-        self._soon = False
         if self._is_busy:
             return
+        if len(self._next) >= self._lot:
+            self.flush()
+        elif self._timer is None:
+            self._idle.clear()
+            self._timer = self._loop.call_later(_LINGER, self._hand_over)
+
+    def flush(self) -> None:
+        """Commit now what was added: nothing more will come soon."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._is_busy:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._next and self._broken is None:
             self._is_busy = True
             self._idle.clear()

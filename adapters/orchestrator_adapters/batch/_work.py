@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator import Job, RetryPolicy, Supervisor
@@ -66,8 +65,7 @@ class Plan(NamedTuple):
         }
         if options.start_timeout is not None:
             given["start_timeout"] = options.start_timeout
-        known = inspect.signature(Supervisor).parameters
-        return Supervisor(**{name: value for name, value in given.items() if name in known})
+        return Supervisor(**given)
 
     def start_line(self) -> str:
         """Return what is said before the first record runs."""
