@@ -123,12 +123,12 @@ class Cache:
         lost = [bytes.fromhex(key) for key in frame.lost]
         if attempt.at_end is None:
             attempt.at_end = self._leave
-        inside = None if frame.inside is None else frozenset(frame.inside)
         for key in lost:
             self._forget_lost(key)
-        self._get(
-            Call(attempt, attempt.worker, frame.request, inside, blocks=frame.blocks, keys=keys, patient=frame.wait)
-        )
+        inside = frozenset(frame.inside)
+        call = Call(attempt, attempt.worker, frame.request, inside, unsure=frame.unsure, blocks=frame.blocks)
+        call.keys, call.patient = keys, frame.wait
+        self._get(call)
 
     def _leave(self, attempt: Attempt) -> None:
         """End all leases and waits of an attempt that is over, or that is to end: the next ones compute."""
@@ -308,15 +308,15 @@ class Cache:
 
     def _remove(self, removed: Removed) -> None:
         """Forget what the index has forgotten; a value that is coming again just now stays."""
-        if not removed:
-            return
+        removed = self._index.still(removed)
         removed.contents = [each for each in removed.contents if each.hash not in self._landing]
         for content in removed.contents:
             data = self._values.pop(content.hash, None)
             self._values_size -= 0 if data is None else len(data)
         for key in removed.keys:
             self._uses.pop(key, None)
-        self._store.remove(removed)
+        if removed:
+            self._store.remove(removed)
 
     def _note_uses(self) -> None:
         if self._uses:

@@ -223,13 +223,14 @@ class CacheFile:
         there = self._sizes()
         for key, found, kind, size, is_file, born in rows:
             content = Content(found, kind, size, bool(is_file))
-            if is_file and there.get(found.hex()) != size:
+            if (is_file and there.get(found.hex()) != size) or not index.fits(size):
                 removed.keys.append(key)
                 continue
             # What is from the future was born under a clock that was wrong: it is not to live for ever.
             removed.add(index.put(key, content, now, born=min(born, now)))
         index.evicted = 0
         index.sort_births()
+        removed = index.still(removed)
         if removed:
             self.write((), removed)
         self._database.connection.execute(

@@ -15,45 +15,50 @@ class Call:
         owner: The attempt that asks: with its end everything of it ends.
         group: The child that the attempt is in.
         number: Of the question, among those of its owner.
-        inside: Numbers of the questions whose computing asks this; None when nobody knows that (a thread of the job),
-            so that anything its owner computes may wait for it.
+        inside: Numbers of the questions whose computing asks this.
+        unsure: There may be more of them, for a thread asks that the job started: anything its owner computes may wait
+            for it.
         blocks: While it waits, nothing else in its child goes on: it blocks the event loop there.
-        keys: All that it asks for, in its order.
-        patient: It waits if it has to.
 
     Attributes:
+        keys: All that it asks for, in its order.
+        patient: It waits if it has to.
         holds: Keys that it has the lease of.
         wants: Keys that it waits for.
     """
 
-    __slots__ = ("blocks", "group", "holds", "inside", "keys", "number", "owner", "patient", "wants")
+    __slots__ = ("blocks", "group", "holds", "inside", "keys", "number", "owner", "patient", "unsure", "wants")
 
     def __init__(
         self,
         owner: object,
         group: object,
         number: int,
-        inside: frozenset[int] | None = frozenset(),
+        inside: frozenset[int] = frozenset(),
         *,
+        unsure: bool = False,
         blocks: bool = False,
-        keys: Sequence[bytes] = (),
-        patient: bool = False,
     ) -> None:
-        self.keys = keys
-        self.patient = patient
+        self.keys: Sequence[bytes] = ()
+        self.patient = False
         self.owner = owner
         self.group = group
         self.number = number
         self.inside = inside
+        self.unsure = unsure
         self.blocks = blocks
         self.holds: dict[bytes, None] = {}
         self.wants: dict[bytes, None] = {}
 
-    def holds_up(self, other: Call) -> bool:
+    def surely_holds_up(self, other: Call) -> bool:
         """Return whether what the other one computes cannot go on while this one waits."""
         if self.blocks and other.group is self.group:
             return True
-        return other.owner is self.owner and (self.inside is None or other.number in self.inside)
+        return other.owner is self.owner and other.number in self.inside
+
+    def may_hold_up(self, other: Call) -> bool:
+        """Return whether that could be so, as far as anybody knows."""
+        return self.surely_holds_up(other) or (self.unsure and other.owner is self.owner)
 
 
 class Granted(NamedTuple):
@@ -222,11 +227,16 @@ class Flights:
 
     def _would_never_end(self, call: Call, holder: Call) -> bool:
         """Return whether a computation waits, for others who wait, for what the call holds up."""
-        if not call.blocks and call.inside is not None and not call.inside:
+        if not call.blocks and not call.unsure and not call.inside:
             return False  # nothing waits for it
-        if call.inside is None and not call.blocks and holder.owner is call.owner:
-            return False  # another thread of the job computes it, most likely: that goes on
-        return any(call.holds_up(found) for found in self._reached(holder))
+        if call.surely_holds_up(holder):
+            return True
+        # That another thread of the job computes it is no circle by itself: that one goes on.
+        return any(
+            call.may_hold_up(found)
+            for found in self._reached(holder)
+            if found is not holder or found.owner is not call.owner
+        )
 
     def _reached(self, holder: Call) -> Iterator[Call]:
         """Yield whose computations must end before this one can: itself, and what it waits for."""
@@ -236,7 +246,7 @@ class Flights:
             found = pending.pop()
             yield found
             for waiting in self._waiting.get(found.group, ()):
-                if waiting.holds_up(found):
+                if waiting.may_hold_up(found):
                     for key in waiting.wants:
                         following = self._holders.get(key)
                         if following is not None and following not in seen:

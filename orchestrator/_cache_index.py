@@ -125,6 +125,13 @@ class Index:
         self._drop(key, removed)
         return removed
 
+    def still(self, removed: Removed) -> Removed:
+        """Return what of that is not there again, by a later `put`."""
+        return Removed(
+            [key for key in removed.keys if key not in self._entries],
+            [each for each in removed.contents if each.hash not in self._held],
+        )
+
     def contents(self) -> list[Content]:
         """Return what entries lead to."""
         return [held.content for held in self._held.values()]

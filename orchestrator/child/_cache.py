@@ -151,9 +151,9 @@ class _Search:
         self._lost: dict[str, int] = {}
         self._blocks = False
         self._found_nothing = False
-        # A thread that the job started does not say on whose behalf it asks.
-        is_known = self._scope is None or _scope.scope_variable.get() is self._scope
-        self._inside = _inside.get() if is_known else None
+        self._inside = _inside.get()
+        # A thread that the job started does not know on whose behalf it asks.
+        self._unsure = _scope.scope_variable.get() is not self._scope
 
     def _digest(self, key: Any, place: int) -> str:
         problem = _wire.find_inexact(key, "key" if not place else f"keys[{place}]")
@@ -195,8 +195,10 @@ class _Search:
         self._found_nothing = True
         for part in parts[:1] if patient else parts:
             frame: dict[str, Any] = {"type": "cache", "op": "get", "keys": part, "wait": patient}
-            if self._inside is None or self._inside:
+            if self._inside:
                 frame["inside"] = self._inside
+            if self._unsure:
+                frame["unsure"] = True
             if self._blocks:
                 frame["blocks"] = True
             lost = [key for key in part if key in self._lost]
