@@ -159,7 +159,7 @@ def usage(**counts: float) -> None:
 
     Raises:
         TypeError: If one is no number.
-        ValueError: If one is infinite or no number at all (`nan`).
+        ValueError: If one is infinite, `nan`, or so large that nobody could add it up.
     """
     scope = current()
     if scope is not None:

@@ -52,6 +52,8 @@ CREDITS = 16
 # Calls of callbacks are small, and nobody may be waiting yet: enough that only a runaway job ever waits.
 CALLS_AHEAD = 1000
 _LONGEST_PROGRESS = 4096
+# Numbers that every reader of JSON, and a journal, takes as they are.
+_LARGEST_COUNT = 2**63
 
 
 class JobCancelled(BaseException):
@@ -206,7 +208,7 @@ class Scope:
             if isinstance(number, bool | str) or not hasattr(number, "__float__"):
                 raise TypeError(f"usage({name}=…) takes a number, not {type(number).__name__}")
             plain[name] = _plain(number)
-            if plain[name] is None:
+            if plain[name] is None or abs(plain[name]) >= _LARGEST_COUNT:
                 raise ValueError(f"usage({name}={number!r}) cannot be added up")
         if plain and not self._over:
             # At once: what an attempt has used counts, also if its child dies the moment after.

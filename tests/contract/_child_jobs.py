@@ -217,6 +217,27 @@ def say(text: str, level: str) -> None:
     child.log(text, level, answer=42, thing={1, 2})
 
 
+def use(counts: dict[str, Any], code: int | None = None) -> dict[str, Any]:
+    """Say what was used, and read what all jobs are told; with a code, leave at once."""
+    child.usage(**counts)
+    if code is not None:
+        os._exit(code)
+    return child.params()
+
+
+def tell_key(name: str) -> None:
+    """Tell a secret in every kind of frame that people read."""
+    import json
+
+    key = os.environ[name]
+    child.progress(1, text=f"progress {key}")
+    child.log(f"log {key}", field=[key])
+    print("print", json.dumps(key))
+    sys.stdout.write("half a line " + key)
+    os.write(2, f"raw {key}\n".encode())
+    raise ValueError(f"error {key}") from KeyError(key)
+
+
 def make_artifact(path: str) -> None:
     with open(path, "w") as file:
         file.write("made")

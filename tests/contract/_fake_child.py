@@ -30,6 +30,7 @@ class FakeChild:
 
     def __init__(self, name: str, recipe: Any, owner: Any) -> None:
         self.name = name
+        self.recipe = recipe
         self.pid: int | None = PID
         self.temp = ""
         self.nonce = f"nonce of {name}"

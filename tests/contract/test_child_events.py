@@ -26,6 +26,59 @@ def still_answers(child: RawChild) -> None:
     child.of_type("pong", seq=len(child.frames))
 
 
+# Usage, params, secrets
+
+
+def test_usage_is_told_at_once(child: RawChild) -> None:
+    fence = child.job(f"{JOBS}:use", {"prompt": 12, "output": 0.5})
+    assert child.outcome(fence)["value"] == {}
+    assert [frame["counts"] for frame in child.all_of("usage", fence=fence)] == [{"prompt": 12, "output": 0.5}]
+    kinds = [frame["type"] for frame in child.frames]
+    assert kinds.index("usage") < kinds.index("result")
+    for bad in ("x", True, None, [1]):
+        error = child.fail(f"{JOBS}:use", {"prompt": bad})["error"]
+        assert error["type"] == "TypeError" and "usage(prompt=…)" in error["message"]
+    assert child.fail(f"{JOBS}:use", {"prompt": 10**400})["error"]
+    assert child.run(f"{JOBS}:use", {}) == {}
+    assert len(child.all_of("usage")) == 1
+
+
+def test_usage_outlives_its_child(child: RawChild) -> None:
+    fence = child.job(f"{JOBS}:use", {"prompt": 3}, 7)
+    assert child.end() == 7
+    assert [frame["counts"] for frame in child.all_of("usage", fence=fence)] == [{"prompt": 3}]
+
+
+def test_params_come_with_init(tmp_path: Path) -> None:
+    with raw_child(tmp_path, params={"model": {"name": "ü"}}) as child:
+        assert child.run(f"{JOBS}:use", {}) == {"model": {"name": "ü"}}
+
+
+def test_secrets_leave_in_no_frame(tmp_path: Path) -> None:
+    key = 'k3y-with-"quotes"-and-ünï'
+    with raw_child(tmp_path, secrets={"API_KEY": key}) as child:
+        assert child.run(f"{JOBS}:environment", "API_KEY") == [key]  # data stays data
+        before = len(child.lines)
+        error = child.fail(f"{JOBS}:tell_key", "API_KEY")["error"]
+        assert error["message"] == "error [secret API_KEY]" and "[secret API_KEY]" in error["traceback"]
+        assert error["cause"]["message"] == "'[secret API_KEY]'"
+        assert child.logged("log", "log [secret API_KEY]")["fields"] == {"field": ["[secret API_KEY]"]}
+        assert child.logged("stdout", "print")["text"] == 'print "[secret API_KEY]"'
+        assert child.logged("stdout", "half a line")["text"] == "half a line [secret API_KEY]"
+        assert child.of_type("progress")["text"] == "progress [secret API_KEY]"
+        assert not [line for line in child.lines[before:] if b"k3y-with" in line]
+        child.on_stderr(key.encode())  # the pipe is the supervisor's to look at
+
+
+def test_a_preload_that_fails_does_not_tell(tmp_path: Path) -> None:
+    with raw_child(
+        tmp_path, secrets={"KEY_OF_PRELOAD": "no_such_module_is_there"}, preload=["no_such_module_is_there"]
+    ) as child:
+        assert child.end() == 1
+        assert child.frames[-1]["reason"] == "ModuleNotFoundError: No module named '[secret KEY_OF_PRELOAD]'"
+        assert not [line for line in child.lines if b"no_such_module" in line]
+
+
 # Items
 
 

@@ -159,6 +159,13 @@ async def test_cancel(either: None) -> None:
         assert supervisor.statistics().workers[0].generation == 1
 
 
+async def test_params_and_secrets_reach_it(fake: SimpleNamespace) -> None:
+    async with opened(params={"a": [1]}) as supervisor:
+        assert await supervisor.run(hosting.double, 4) == 8
+    assert fake.made[0].recipe.init["params"] == {"a": [1]}
+    assert "secrets" not in fake.made[0].recipe.init
+
+
 # What only a fake says
 
 
@@ -171,8 +178,37 @@ def on_job(act: Callable[[FakeChild, Frame], None]) -> Script:
     return script
 
 
+async def test_usage_counts_whatever_becomes_of_the_attempt(fake: SimpleNamespace) -> None:
+    def act(child: FakeChild, frame: Frame) -> None:
+        used: Frame = {"type": "usage", "fence": frame["fence"], "counts": {"prompt": 2, "output": 0.5}}
+        child.say(used, {**used, "counts": {"prompt": 3}}, {**used, "counts": {"prompt": "bad"}})
+        if frame["attempt"] < 3:
+            child.end(9)  # with all of that unread
+        else:
+            child.say(result(frame, "done"), {**used, "counts": {"prompt": 1000}})
+
+    fake.script = on_job(act)
+    async with opened() as supervisor:
+        again = RetryPolicy(attempts=3, on="crash", backoff=0.01)
+        outcome = await (await supervisor.submit(Job(hosting.double, args=(1,), retry=again))).outcome()
+        assert (outcome.value, outcome.attempts, outcome.isolation) == ("done", 3, "process")
+        assert outcome.usage == {"prompt": 15, "output": 1.5}
+
+
 async def test_frames_of_old_and_unknown_fences_are_dropped(fake: SimpleNamespace) -> None:
-    kinds = ("result", "error", "progress", "item", "log", "callback", "artifact", "started", "acquire", "effect_begin")
+    kinds = (
+        "result",
+        "error",
+        "progress",
+        "usage",
+        "item",
+        "log",
+        "callback",
+        "artifact",
+        "started",
+        "acquire",
+        "effect_begin",
+    )
     rest = {
         "value": "wrong",
         "error": {"type": "Wrong"},
