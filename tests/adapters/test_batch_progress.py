@@ -178,6 +178,16 @@ def test_a_reader_that_is_stuck_stops_nothing() -> None:
         assert process.stderr.read(2) == b"0 "
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes that somebody else made non-blocking")
+def test_a_pipe_that_does_not_block_loses_nothing() -> None:
+    code = "import os, sys; os.set_blocking(2, False)\n" + UNREAD.replace("100_000", "5_000")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        lines = process.stderr.read().decode().splitlines()
+        assert process.wait(30) == 0
+    assert [line.split()[0] for line in lines] == [*map(str, range(5_000)), "Progress:"]
+
+
 # What the library logs
 
 

@@ -77,6 +77,16 @@ def test_digest_follows_requirements_and_project(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
+def test_digest_without_the_project_follows_requirements_alone(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    seen = set()
+    for pin, table in [("a==1", "x"), ("a==1", "y"), ("a==2", "y")]:
+        (tmp_path / "requirements" / "dvc.txt").write_text(pin)
+        (tmp_path / "pyproject.toml").write_text(table)
+        seen.add(_venv.inputs_digest(tmp_path, "dvc", project=False))
+    assert len(seen) == 2
+
+
 def test_stamp_survives_writing_and_reading(tmp_path: Path) -> None:
     assert _venv.read_stamp(tmp_path) is None
     _venv.write_stamp(tmp_path, STAMP)

@@ -35,8 +35,8 @@ class _Lines(logging.Handler):
 def is_news(level: int, event: str) -> bool:
     """Return whether an event is shown: what children say, and warnings.
 
-    What becomes of a record is told by the progress and by the file of failed records, and the batch itself says when it
-    goes on without children.
+    What becomes of a record is told by the progress and by the file of failed records; that a batch goes on without
+    children it says itself.
     """
     kind = event.partition(".")[0]
     return kind == "child" or (level > logging.INFO and kind != "job" and event != "supervisor.fell_back")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import sys
 import threading
 
@@ -95,15 +96,25 @@ class Stderr:
         # Nobody reads any more, or the host closed it: no reason to end a run.
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-            if stream is not None and stream is sys.__stderr__ and not (sys.platform == "win32" and stream.isatty()):
+            # A console of Windows takes bytes in its code page only.
+            if self._is_descriptor_2() and not (sys.platform == "win32" and stream.isatty()):
                 # Past the stream's own lock: Python aborts at exit when a thread that hangs in a write holds it.
-                _write_descriptor(stream.fileno(), text.encode("utf-8", "replace"))
+                _write_descriptor(2, text.encode("utf-8", "replace"))
             else:
                 stream.write(text)
                 stream.flush()
+
+    def _is_descriptor_2(self) -> bool:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            return self._stream is not None and self._stream.fileno() == 2
+        return False
 
 
 def _write_descriptor(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            # Node makes pipes non-blocking for whoever shares them, and this one is full.
+            select.select([], [descriptor], [])
