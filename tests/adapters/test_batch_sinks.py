@@ -98,6 +98,23 @@ async def test_a_sink_can_be_begun_anew(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+async def test_a_commit_that_is_cancelled_leaves_all_or_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"before")
+    sink = open_sink(tmp_path / name)
+    await sink.open()
+    await sink.write(texts(RECORDS) * 20_000)
+    committing = asyncio.create_task(sink.commit())
+    await asyncio.sleep(0)
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    await sink.abort()
+    assert names(tmp_path) == [name]
+    data = (tmp_path / name).read_bytes()
+    assert data == b"before" or len([row async for row in open_source(tmp_path / name)]) == 60_000
+
+
 async def test_compressed_results_are_the_same_file_each_time(tmp_path: Path) -> None:
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         await put(tmp_path / name, RECORDS)
@@ -358,6 +375,22 @@ def test_results_on_stdout_come_as_they_are_written() -> None:
         assert [process.stdout.readline() for _ in range(3)] == [b"first\n", b"1\n", b"2\n"]
         out, err = process.communicate(b"\n")
     assert (out.splitlines(), err, process.returncode) == ([b"3", b"last"], b"", 0)
+
+
+def test_a_reader_that_is_stuck_holds_nobody_up() -> None:
+    process = on_stdout(
+        "sink = open_sink('-'); await sink.open()\n"
+        "    writing = asyncio.create_task(sink.write([b'x'] * 1_000_000))\n"
+        "    await asyncio.to_thread(sys.stdin.readline)\n"
+        "    writing.cancel(); await asyncio.wait([writing]); await sink.abort()"
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        assert [process.stdout.readline() for _ in range(2)] == [b"first\n", b"x\n"]
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def test_a_table_goes_to_stdout_at_the_end() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
-
 from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, BatchError, from_os_error
 from orchestrator_adapters.batch._formats import Format, format_of
 from orchestrator_adapters.batch._parquet import load_pyarrow
 from orchestrator_adapters.batch._sink import Sink
 from orchestrator_adapters.batch._sink_place import FilePlace, Place, StdoutPlace, writer
 from orchestrator_adapters.batch._sink_table import write_csv, write_parquet
+from orchestrator_adapters.batch._sink_thread import WriterThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 # What is gathered before a thread writes it: a hop to a thread costs as much as a hundred rows.
 _GATHERED = 256 * 1024
+# A write to a disk that answers is over by then.
+_PATIENCE = 10.0
 
 
 def open_file_sink(value: str, format: str | None, source: Source | None) -> Sink:
@@ -58,6 +59,7 @@ class FileSink(Sink):
         self._parts: list[bytes] = []
         self._size = 0
         self._spool: IO[bytes] | None = None
+        self._thread: WriterThread | None = None
         self._write: Callable[[bytes], None] | None = None
         self._end: Callable[[], None] | None = None
         if format.kind == "parquet":
@@ -65,7 +67,11 @@ class FileSink(Sink):
 
     async def open(self) -> None:
         await self.abort()
-        await self._run(self._open, USAGE)
+        try:
+            await self._run(self._open, USAGE)
+        except BaseException:
+            await self.abort()
+            raise
         self.is_live = self._place.is_live and not self._is_table
 
     def _open(self) -> None:
@@ -92,6 +98,7 @@ class FileSink(Sink):
 
     async def commit(self) -> None:
         await self._run(self._commit)
+        await self.abort()  # of what is left there is nothing but the thread
 
     def _commit(self) -> None:
         assert self._end is not None, "commit() before open()"
@@ -116,11 +123,14 @@ class FileSink(Sink):
             write_parquet(spool, out, self.name)
 
     async def abort(self) -> None:
-        # Without a thread, for whoever aborts may be cancelled: closing and unlinking do not take long.
         self._parts.clear()
         self._size = 0
         self._write = self._end = None
-        self._close_spool()
+        self._close_spool()  # who converts it, in a commit that was cancelled, ends by that
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            # A thread that writes to a pipe nobody reads is left to itself.
+            await thread.close(0.0 if self._place.is_live else _PATIENCE)
         self._place.abort()
 
     def _close_spool(self) -> None:
@@ -133,8 +143,9 @@ class FileSink(Sink):
 
     async def _run(self, function: Callable[[], Any], exit_code: int = RESUMABLE) -> None:
         try:
-            # A thread that is stuck, because nobody reads what is live, does not hold up who leaves.
-            await anyio.to_thread.run_sync(function, abandon_on_cancel=self._place.is_live)
+            if self._thread is None:
+                self._thread = WriterThread()
+            await self._thread.run(function)
         except OSError as error:
             raise from_os_error(f"{self.name} cannot be written", error, exit_code) from error
 
