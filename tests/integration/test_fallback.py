@@ -264,3 +264,47 @@ async def test_a_job_that_killed_a_child_does_not_get_at_the_host(tmp_path: Path
         assert isinstance(outcome.error, PoolBroken) and "killed a child" in str(outcome.error)
         check(supervisor, "SIGKILL", 21)
     assert os.getpid() not in lines(marks)
+
+
+class NoTransport(asyncio.SelectorEventLoop):
+    """A loop that cannot start processes: the engine has a thread of its own."""
+
+    async def _make_subprocess_transport(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError
+
+
+@posix
+def test_the_pool_breaks_midway_on_a_private_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    marks = tmp_path / "marks"
+
+    async def main() -> None:
+        given = options(preload=["falling:die_when_flagged"], max_jobs=50, spares=1)
+        async with asyncio.timeout(60), Supervisor(**given) as supervisor:
+            jobs = [Job(falling.raise_flag, args=(str(marks), n, 101)) for n in range(500)]
+            async with supervisor.map(jobs) as outcomes:
+                found = [outcome async for outcome in outcomes]
+            assert sorted(outcome.value for outcome in found) == list(range(500))
+            assert {outcome.isolation for outcome in found} == {"process", "inline"}
+            assert await supervisor.run(falling.work_async, 7) == 7
+            await supervisor.scale(3)
+            assert await supervisor.run(samples.add, 1, 2) == 3
+            statistics = supervisor.statistics()
+            assert statistics.isolation == "inline" and len(statistics.workers) == 3
+            assert not any(worker.state == "spare" for worker in statistics.workers)
+
+    with asyncio.Runner(loop_factory=NoTransport) as runner:
+        runner.run(main())
+    assert lines(marks) == Counter(range(500))
+    assert len(told(caplog)) == 1
+
+
+@posix
+async def test_who_waits_for_space_goes_on(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    async with (
+        asyncio.timeout(60),
+        Supervisor(**options(preload=["falling:die_in_children"], queue_size=10)) as supervisor,
+    ):
+        submits = [asyncio.create_task(supervisor.run(falling.work, str(marks), number)) for number in range(200)]
+        assert [await submit for submit in submits] == list(range(200))
+    assert lines(marks) == Counter(range(200))
