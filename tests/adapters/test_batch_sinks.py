@@ -377,6 +377,24 @@ def test_results_on_stdout_come_as_they_are_written() -> None:
     assert (out.splitlines(), err, process.returncode) == ([b"3", b"last"], b"", 0)
 
 
+def test_a_pipe_that_somebody_made_non_blocking_gets_everything() -> None:
+    process = on_stdout(
+        "import os, time; os.set_blocking(1, False)\n"
+        "    sink = open_sink('-'); await sink.open()\n"
+        "    writing = asyncio.create_task(sink.write([b'%d' % n for n in range(200_000)]))\n"
+        "    await asyncio.sleep(0.3); before = time.process_time()\n"
+        "    await asyncio.sleep(0.5); worked = time.process_time() - before\n"
+        "    print('it waits' if worked < 0.2 else 'it works', file=sys.stderr, flush=True)\n"
+        "    await writing; await sink.commit()"
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert process.stderr.readline() == b"it waits\n"
+        assert process.stdout.read().splitlines() == [b"first", *(b"%d" % n for n in range(200_000))]
+        assert process.stderr.read() == b""
+
+
 def test_a_reader_that_is_stuck_holds_nobody_up() -> None:
     process = on_stdout(
         "sink = open_sink('-'); await sink.open()\n"

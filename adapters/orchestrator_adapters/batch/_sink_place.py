@@ -176,13 +176,26 @@ def writer(file: IO[bytes], *, gzip: bool) -> tuple[Callable[[bytes], None], Cal
     def write(data: bytes) -> None:
         view = memoryview(data)
         while view:
-            # None: a pipe that somebody else made non-blocking is full.
-            view = view[file.write(view) or 0 :]
+            written = file.write(view)
+            if written is None:
+                _wait_for_room(file)
+            else:
+                view = view[written:]
 
     if not gzip:
         return write, lambda: None
     compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
     return lambda data: write(compressor.compress(data)), lambda: write(compressor.flush())
+
+
+def _wait_for_room(file: IO[bytes]) -> None:
+    """Wait until a full pipe takes more that somebody made non-blocking, as npm does with those it shares."""
+    if sys.platform != "win32":
+        import select
+
+        poll = select.poll()
+        poll.register(file, select.POLLOUT)
+        poll.poll()
 
 
 def _status(path: str) -> os.stat_result | None:
