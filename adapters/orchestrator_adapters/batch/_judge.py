@@ -39,6 +39,7 @@ class Judge:
         retries: The rules.
         classify: Asked first what kind of failure an error is.
         clock: Tells the moment, in seconds.
+        is_broken: Tells whether there is nobody to run records any more; else a broken pool is the fault of the record.
         stop: Ends the run.
         say: Shows a line.
     """
@@ -52,6 +53,7 @@ class Judge:
         classify: Callable[[Any], str | None] | None,
         *,
         clock: Callable[[], float],
+        is_broken: Callable[[], bool],
         stop: StopRun,
         say: Callable[[str], None],
     ) -> None:
@@ -61,6 +63,7 @@ class Judge:
         self._retries = retries
         self._classify = classify
         self._clock = clock
+        self._is_broken = is_broken
         self._stop = stop
         self._say = say
         self._spent = 0
@@ -69,21 +72,29 @@ class Judge:
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """Decide what follows from an outcome; it counts when it is committed."""
         error = outcome.error
-        cannot_import = import_failure(error) if self._accounts.done == self._accounts.resumed else None
-        if cannot_import or isinstance(error, JobCancelled | PoolBroken | SupervisorClosed | TargetError):
+        if self._ends_run(error):
             self._gate.put_back()
             self._accounts.put_back()
-            if cannot_import:
-                self._stop(f"the handler's module cannot be imported: {cannot_import}", USAGE)
-            elif isinstance(error, TargetError):
-                self._stop(sentence(error), USAGE)
-            elif error is not None and not isinstance(error, JobCancelled):
-                self._stop(sentence(error), RESUMABLE)
             return
         self._gate.came_back()
         self._record(entry, outcome, error)
         if not self._gate.sent:
             self._store.flush()
+
+    def _ends_run(self, error: BaseException | None) -> bool:
+        """Return whether an error is not this record's; the run has been told to stop then, unless it does already."""
+        if error is None or isinstance(error, JobCancelled):
+            return error is not None
+        problem = import_failure(error) if self._accounts.done == self._accounts.resumed else None
+        if problem is not None:
+            self._stop(f"the handler's module cannot be imported: {problem}", USAGE)
+        elif isinstance(error, TargetError):
+            self._stop(sentence(error), USAGE)
+        elif isinstance(error, SupervisorClosed) or (isinstance(error, PoolBroken) and self._is_broken()):
+            self._stop(sentence(error), RESUMABLE)
+        else:
+            return False
+        return True
 
     def _record(self, entry: Entry, outcome: Outcome, error: BaseException | None) -> None:
         entry.made, entry.used = outcome.attempts, outcome.usage

@@ -46,6 +46,9 @@ INTERRUPTED = 130
 FINISH_DEADLINE = 30.0
 # How often it is looked whether the supervisor fell back: nobody tells, and a second late is soon enough.
 _WATCH_INTERVAL = 0.5
+# The supervisor goes on trying, ever more slowly, when jobs keep killing their children. After so many deaths with
+# nothing done in between somebody has to look; the same command goes on.
+_HOPELESS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,7 @@ class Run:
             Retries(options.attempts, options.retry_budget),
             settings.classify,
             clock=self._loop.time,
+            is_broken=lambda: self._isolation() == "process",
             stop=self.stop,
             say=say,
         )
@@ -326,19 +330,27 @@ class Run:
                 await self._store.call(lambda connection: rows.write_meta(connection, {"total": total}))
 
     async def _watch(self) -> None:
+        done, restarts = -1, 0
         while True:
-            self._live.show(self.snapshot)
             await asyncio.sleep(_WATCH_INTERVAL)
-            if self._supervisor is not None:
-                self._look_at(self._supervisor)
+            if self._supervisor is None:
+                continue
+            self._look_at(self._supervisor)
+            statistics = self._supervisor.statistics()
+            if done != (now_done := self._accounts.done + self._accounts.retries):
+                done, restarts = now_done, statistics.restarts
+            elif statistics.restarts - restarts >= _HOPELESS:
+                last = next((each.last_death for each in statistics.workers if each.last_death is not None), None)
+                self.stop(f"children keep dying, whichever record they run: {last}", RESUMABLE, cancel=True)
+
+    def _isolation(self) -> str:
+        return "process" if self._supervisor is None else self._supervisor.statistics().isolation
 
     def _look_at(self, supervisor: Supervisor) -> None:
-        with contextlib.suppress(OrchestratorError):
-            statistics = supervisor.statistics()
-            if not self._fell_back and statistics.isolation == "inline":
-                self._fell_back = True
-                why = first_line(statistics.fallback_reason or "children cannot be had here")
-                self._say(f"warning: going on in this process, without children: {why}")
+        if not self._fell_back and self._isolation() == "inline":
+            self._fell_back = True
+            why = first_line(supervisor.statistics().fallback_reason or "children cannot be had here")
+            self._say(f"warning: going on in this process, without children: {why}")
 
     def _say_changed(self, earlier: Earlier) -> None:
         if earlier.has_changed and self._stopped is None:
