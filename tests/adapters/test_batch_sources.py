@@ -132,6 +132,11 @@ async def test_a_row_that_is_too_large_is_a_bad_row(tmp_path: Path) -> None:
     [
         ("in.jsonl", b"\xff\xfe1\0", "is UTF-16; save it as UTF-8"),
         ("in.jsonl", gzip.compress(b"1\n"), "is compressed with gzip: let its name end in .gz"),
+        (
+            "in.jsonl",
+            b'[\n  {"a": 1},\n  {"a": 2}\n]\n',
+            "holds one JSON value over several lines; write a record a line",
+        ),
         ("in.csv", b"PAR1\0\0\0\0", "is a Parquet file: let its name end in .parquet"),
         ("in.jsonl.gz", b'{"a": 1}\n', "is not compressed with gzip, which its name or format says"),
         ("in.parquet", b"a,b\n1,2\n", "is no Parquet file, or is damaged"),

@@ -228,7 +228,10 @@ def _close(file: BinaryIO) -> None:
 def _sync_folder(folder: str) -> None:
     if sys.platform == "win32":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # it may be written and not read
     try:
         os.fsync(descriptor)
     except OSError:

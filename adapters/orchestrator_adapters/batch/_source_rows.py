@@ -144,6 +144,9 @@ class RowReader:
                 try:
                     content = decode(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    if not self._number and line.strip() in (b"[", b"{"):
+                        what = "one JSON value over several lines; write a record a line (jq -c '.[]' does that)"
+                        raise BatchError(f"{self._name} holds {what}") from None
                     self._add_bad(place, line, _json_problem(error, line))
                 else:
                     self._number += 1
