@@ -257,6 +257,22 @@ LINES: tuple[Line, ...] = (
         {"jobs": 100_000, "window": 4_000},
         {"jobs": 20_000},
     ),
+    Line(
+        "cache",
+        (
+            Metric("p50", "an embedding that the cache has (file, 8 KB), p50", "s"),
+            Metric("p99", "… p99", "s"),
+            Metric("rate", "… so many a second, one by one in each of 2 children", "/s", higher=True),
+            Metric("fill", "… computed, and kept in the file, p50", "s"),
+            Metric("many", "… with `get_many`, 100 at a time, one child", "/s", higher=True),
+            Metric("many_filled", "… with `get_many`, computed and kept", "/s", higher=True),
+            Metric("large", "10 MB that the cache has", "s"),
+            Metric("large_filled", "… computed and kept", "s"),
+        ),
+        OURS,
+        {"hits": 4_000, "workers": 2, "batch": 100, "large": 10_000_000},
+        {"hits": 1_000},
+    ),
 )
 
 BY_NAME = {line.name: line for line in LINES}

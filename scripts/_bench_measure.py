@@ -58,6 +58,10 @@ def measure(line: str, peer: str, sizes: dict[str, Any]) -> Figures:
 
         found: Figures = getattr(_bench_journal, line.replace("-", "_"))(**sizes)
         return found
+    if line == "cache":
+        import _bench_cache
+
+        return _bench_cache.cache(**sizes)
     if line == "limit":
         return limit(peer, **sizes)
     if line.startswith("payload"):

@@ -273,6 +273,17 @@ async def with_permit_async(name: str) -> str:
     return "left"
 
 
+def with_cache(key: str) -> Any:
+    return child.cache("test").get_or_compute(key, lambda: {"of": key})
+
+
+async def with_cache_async(key: str) -> Any:
+    async def compute() -> Any:
+        return {"of": key}
+
+    return await child.cache("test").get_or_compute(key, compute)
+
+
 # Resources
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator import child
-from orchestrator.child import _scope
+from orchestrator.child import _cache, _scope
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,41 @@ def test_permits_are_granted_at_once() -> None:
     assert asyncio.run(ask()) == "granted"
     with pytest.raises(LookupError), child.permit("api"):
         raise LookupError
+
+
+def test_the_cache_is_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cache, "_local", {})
+    calls: list[Any] = []
+
+    def compute() -> Any:
+        calls.append("one")
+        return {"value": [1, 2]}
+
+    def compute_many(keys: list[Any]) -> list[Any]:
+        calls.append(keys)
+        return [key * 2 for key in keys]
+
+    async def compute_async() -> str:
+        calls.append("async")
+        return "value"
+
+    cache = child.cache("a")
+    first = cache.get_or_compute({"b": 1, "a": 2}, compute)
+    first["value"].append("changed by its owner")
+    assert cache.get_or_compute({"a": 2, "b": 1}, compute) == {"value": [1, 2]}
+    assert child.cache("b").get_or_compute({"a": 2, "b": 1}, compute) == {"value": [1, 2]}
+    assert cache.get_many([1, 2, 1], compute_many) == [2, 4, 2]
+    assert cache.get_many([3, 2], compute_many) == [6, 4]
+    for _ in range(2):
+        assert asyncio.run(cache.get_or_compute("key", compute_async)) == "value"
+    assert calls == ["one", "one", [1, 2], [3], "async"]
+    with pytest.raises(LookupError):
+        cache.get_or_compute("other", lambda: {}["none"])
+    with pytest.raises(TypeError, match="is not a JSON type"):
+        cache.get_or_compute("other", lambda: object())
+    assert cache.get_or_compute("other", lambda: b"bytes") == b"bytes"
+    with pytest.raises(TypeError, match="the name must be a string"):
+        child.cache(1)  # type: ignore[arg-type]
 
 
 def test_resources_are_kept_for_the_process() -> None:
