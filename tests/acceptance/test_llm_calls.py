@@ -159,11 +159,14 @@ async def test_an_invalid_answer_is_asked_for_again_within_the_budget_and_each_t
 async def test_a_day_that_comes_back_at_once_is_probed_and_then_believed(server: ModelServer, api: str) -> None:
     async with children() as supervisor:
         scopes = []
-        for fault in ("contradictory=0.05", "contradictory=0.05", "contradictory=0.05*0"):
-            found = await outcome_of(supervisor, job("sync", api, server, f"{len(scopes)} [[{fault}]]"))
+        for number in range(3):
+            found = await outcome_of(supervisor, job("sync", api, server, f"{number} [[contradictory=0.05]]"))
             scopes.append(found.error.error.data["quota_scope"] if found.error else found.status)  # type: ignore[attr-defined]
             await asyncio.sleep(0.1)  # until the time that was named is over
-    assert scopes == ["minute", "day", "succeeded"]
+        # Another model has another quota.
+        other = await outcome_of(supervisor, job("sync", api, server, "a fox", model="other"))
+    assert scopes == ["minute", "day", "day"] and other.status == "succeeded"
+    assert server.stats()["refused"] == 2  # once it is believed nobody is asked for a while
 
 
 @each_api

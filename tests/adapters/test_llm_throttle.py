@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from local_llm import Fault, gemini_refusal, openai_refusal
-from orchestrator_adapters.llm._throttle import LONGEST_WAIT, SHORTEST_WAIT, Refusals, Throttle, read_throttle
+from orchestrator_adapters.llm._throttle import LONGEST_WAIT, REST, SHORTEST_WAIT, Refusals, Throttle, read_throttle
 
 
 def told(name: str, seconds: float | None = None) -> Throttle:
@@ -122,6 +122,16 @@ def test_an_answer_between_two_such_refusals_makes_the_second_a_first() -> None:
     refusals.answered()
     assert refusals.refused(day, asked_at=50, now=51).scope == "minute"
     assert refusals.refused(day, asked_at=81, now=82).scope == "day"
+
+
+def test_after_a_quota_is_used_up_nobody_asks_for_a_while_or_until_an_answer_comes() -> None:
+    refusals, spent = Refusals(), Throttle("spend", None)
+    assert refusals.exhausted(0) is None
+    refusals.exhaust(spent, "no money", 10)
+    assert refusals.exhausted(10 + REST - 0.1) == (spent, "no money")
+    assert refusals.exhausted(10 + REST) is None
+    refusals.answered()
+    assert refusals.exhausted(11) is None
 
 
 @pytest.mark.parametrize("delay", [None, 121.0, 40_000.0])

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from orchestrator_adapters import gemini, openai
 
+from orchestrator import child
+
 APIS = {"gemini": gemini, "openai": openai}
 ADDRESS = {"gemini": "", "openai": "/v1"}  # what the client wants behind the server's own
 KEY = "THE_MODEL_KEY"
@@ -51,3 +53,16 @@ def embed(api: str, texts: list[str], options: dict[str, Any]) -> list[list[floa
 
 async def embed_async(api: str, texts: list[str], options: dict[str, Any]) -> list[list[float]]:
     return await APIS[api].aio.embed(texts, **_options(api, options))
+
+
+def enrich(record: dict[str, Any]) -> dict[str, Any]:
+    """Answer a record of a batch: its `prompt`, to the API and at the address that the parameters name."""
+    about = child.params()["llm"]
+    options = {"base_url": about["url"], "schema": "dataclass", "limit": "model", "timeout": about.get("timeout", 20)}
+    return {"n": record["n"], **ask(about["api"], record["prompt"], options)}
+
+
+async def enrich_async(record: dict[str, Any]) -> dict[str, Any]:
+    about = child.params()["llm"]
+    options = {"base_url": about["url"], "schema": "dataclass", "limit": "model", "timeout": about.get("timeout", 20)}
+    return {"n": record["n"], **await ask_async(about["api"], record["prompt"], options)}

@@ -28,6 +28,11 @@ class ModelPermit:
         if self._permit is not None and self._counts:
             self._permit.report(tokens=tokens)
 
+    def throttled(self) -> None:
+        """Give it back because the provider refuses: the limit pauses for a moment."""
+        if self._permit is not None:
+            self._permit.throttled()
+
     def _ask(self) -> Any:
         assert self._limit is not None
         self._counts = self._limit not in _without_tokens()

@@ -102,31 +102,47 @@ class Question:
     def ask(self, send: Callable[[], Any], read: Callable[[Any], Reply]) -> Any:
         """Return the answer; `send` makes one request and `read` says what came."""
         while not self._answered:
+            self._refuse_exhausted()
             with self._permit() as permit:
+                if self._is_exhausted():  # since it asked for the permit
+                    continue
                 self._begin()
                 try:
                     with quiet():
                         reply = read(send())
                 except Exception as error:
-                    self._raise(error)
+                    self._raise(error, permit)
                 self._hear(reply, permit)
         return self._value
 
     async def ask_async(self, send: Callable[[], Awaitable[Any]], read: Callable[[Any], Reply]) -> Any:
         """Do the same on an event loop."""
         while not self._answered:
+            self._refuse_exhausted()
             async with self._permit() as permit:
+                if self._is_exhausted():
+                    continue
                 self._begin()
                 try:
                     with quiet():
                         reply = read(await send())
                 except Exception as error:
-                    self._raise(error)
+                    self._raise(error, permit)
                 self._hear(reply, permit)
         return self._value
 
     def _permit(self) -> ModelPermit:
         return ModelPermit(self._limit, self._tokens)
+
+    def _is_exhausted(self) -> bool:
+        return self._refusals.exhausted(time.monotonic()) is not None
+
+    def _refuse_exhausted(self) -> None:
+        """Raise what a request would be answered, if this child knows; outside the permit, for it says nothing new."""
+        found = self._refusals.exhausted(time.monotonic())
+        if found is not None:
+            told, message = found
+            raise QuotaExhausted(message, code=429, retry_after=told.retry_after, quota_scope=told.scope)
 
     def _begin(self) -> None:
         # Before it is sent: a request whose sender dies was made all the same.
@@ -159,12 +175,15 @@ class Question:
         problem = self._clean(self._problems[-1])
         raise InvalidAnswer(f"no valid answer{tries}: {problem}\nThe last one was: {_shortened(text)}", reply=text)
 
-    def _raise(self, error: Exception) -> None:
+    def _raise(self, error: Exception, permit: ModelPermit) -> None:
         """Raise what an exception of the client means; any other is the caller's."""
         failure = self._explain(error)
         if failure is None:
             raise error
         found = self._error(failure)
+        if isinstance(found, QuotaExhausted):
+            # Not for the hours until there is quota again: those who wait for a permit have to learn of it too.
+            permit.throttled()
         # What the client raised shows where, unless it would show the key.
         raise found from (error if self._clean(str(error)) == str(error) else None)
 
@@ -173,7 +192,10 @@ class Question:
         if code == 429:
             told = read_throttle(failure.body, failure.headers, message)
             meant = self._refusals.refused(told, self._asked_at, time.monotonic())
-            kind = QuotaExhausted if meant.scope in ("day", "spend") else Throttled
+            kind: type[ModelError] = Throttled
+            if meant.scope in ("day", "spend"):
+                kind = QuotaExhausted
+                self._refusals.exhaust(meant, message, time.monotonic())
             return kind(message, code=code, retry_after=meant.retry_after, quota_scope=meant.scope)
         if code is None or code >= 500 or code in _PASSING:
             told = read_throttle(failure.body, failure.headers, message) if code is not None else Throttle("", None)

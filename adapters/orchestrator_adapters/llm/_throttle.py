@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # A daily quota that is really used up does not come back within two minutes: such a refusal contradicts itself.
 LONGEST_PROBE = 120.0
+# So long nobody is asked after a quota is used up: then one request may find out that it was put right.
+REST = 60.0
 # Without a delay told: 1 s, doubled with every refusal in a row, as cloud providers advise.
 SHORTEST_WAIT = 1.0
 LONGEST_WAIT = 60.0
@@ -125,11 +127,23 @@ class Refusals:
 
     def __init__(self) -> None:
         self._probe_at: float | None = None
+        self._exhausted: tuple[Throttle, str, float] | None = None
         self._last = float("-inf")
         self._in_a_row = 0
 
+    def exhausted(self, now: float) -> tuple[Throttle, str] | None:
+        """Return what the last refusal for a quota that is used up said, as long as it makes no sense to ask again."""
+        if self._exhausted is None or now >= self._exhausted[2]:
+            return None
+        return self._exhausted[:2]
+
+    def exhaust(self, told: Throttle, message: str, now: float) -> None:
+        """Note that a quota is used up."""
+        self._exhausted = (told, message, now + REST)
+
     def answered(self) -> None:
         """Note that a request was answered: what was refused before is over."""
+        self._exhausted = None
         self._probe_at = None
         self._in_a_row = 0
 
