@@ -240,8 +240,11 @@ def test_a_second_process_is_refused_and_the_first_untouched(project: Project) -
     second = project.run("--progress", "none")
     assert second.returncode == 75
     assert f"in use by process {first.process.pid}" in second.stderr or sys.platform != "linux"
-    state = project.status()
-    assert state["state"] == "running"
+    # How far it is, as of the last two seconds.
+    deadline = time.monotonic() + DEADLINE
+    while (state := project.status())["successful"] != 1:
+        assert state["state"] == "running" and time.monotonic() < deadline
+    assert state["total"] == 2
     for command in ("retry-failed", "export"):
         assert project.do(command).returncode == 75
     (project.folder / "go").touch()
@@ -351,6 +354,18 @@ def test_runs_are_named_where_there_are_several(project: Project) -> None:
     done = project.do("status", "three")
     assert done.returncode == 2 and "there is no run 'three' in '.orchestrator'; there are one, two" in done.stderr
     assert project.do("export", "two").stdout.count("\n") == 1
+
+
+def test_a_damaged_journal_is_told_and_touched_by_nobody(project: Project) -> None:
+    project.rows({})
+    assert project.run("--name", "one", "--progress", "none").returncode == 0
+    journal = project.folder / ".orchestrator" / "batch" / "one" / "journal.db"
+    journal.write_bytes(b"no database")
+    state = project.status()
+    assert (state["state"], state["successful"]) == ("unreadable", None) and "is damaged" in str(state["detail"])
+    for done in (project.do("export"), project.do("retry-failed"), project.run("--name", "one")):
+        assert done.returncode == 2 and "is damaged" in done.stderr.splitlines()[-1]
+    assert journal.read_bytes() == b"no database"
 
 
 @posix

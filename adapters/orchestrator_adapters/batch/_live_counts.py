@@ -19,7 +19,7 @@ INTERVAL = 2.0
 
 
 class LiveCounts:
-    """A small file in the folder of a run.
+    """A small file in the folder of a run, there only while it is going on.
 
     Args:
         folder: Of the run.
@@ -47,11 +47,11 @@ class LiveCounts:
                 json.dump(told, file)
             os.replace(f"{self._path}.partial", self._path)
 
-    def close(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Write it once more, if the run ever began: the journal does not know the length of the input."""
-        if self._shown_at is not None:
-            self._shown_at = None
-            self.show(snapshot)
+    def remove(self) -> None:
+        """Remove the file: the journal can be asked now."""
+        for path in (self._path, f"{self._path}.partial"):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def last_counts(folder: str) -> dict[str, Any]:

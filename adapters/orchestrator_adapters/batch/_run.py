@@ -207,7 +207,7 @@ class Run:
             finally:
                 await self._sink.abort()
         finally:
-            self._live.close(self.snapshot)
+            self._live.remove()
             await self._store.close()
 
     async def _begin(self) -> None:
@@ -332,6 +332,7 @@ class Run:
     async def _watch(self) -> None:
         done, restarts = -1, 0
         while True:
+            self._live.show(self.snapshot)
             await asyncio.sleep(_WATCH_INTERVAL)
             if self._supervisor is None:
                 continue

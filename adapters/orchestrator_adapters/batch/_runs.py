@@ -55,16 +55,17 @@ class RunState:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for other programs."""
-        done = self.succeeded + sum(self.failed.values())
+        failed = sum(self.failed.values())
+        known = self.state != "unreadable"
         return {
             "name": self.name,
             "state": self.state,
             "detail": self.detail or None,
             "total": self.total,
-            "successful": self.succeeded,
-            "failed": sum(self.failed.values()),
-            "pending": None if self.total is None else self.total - done,
-            "by_class": self.failed,
+            "successful": self.succeeded if known else None,
+            "failed": failed if known else None,
+            "pending": None if self.total is None else self.total - self.succeeded - failed,
+            "by_class": self.failed if known else None,
             "exit_code": self.exit_code,
             "target": self.target,
             "command": self.command,
@@ -142,13 +143,12 @@ def _running(path: Path, who: int) -> RunState:
 
 def _state_in(path: Path, journal: sqlite3.Connection) -> RunState:
     facts = rows.read_meta(journal)
-    metrics = facts.get("metrics") or last_counts(os.fspath(path))
     succeeded, failed = rows.count_records(journal)
     finished = bool(facts.get("finished"))
     return RunState(
         name=path.name,
         state="finished" if finished else "unfinished",
-        total=metrics.get("total"),
+        total=facts.get("total", (facts.get("metrics") or {}).get("total")),
         succeeded=succeeded,
         failed=failed,
         exit_code=facts.get("exit_code") if finished else None,
