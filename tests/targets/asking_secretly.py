@@ -31,10 +31,23 @@ def log(api: str, prompt: str, options: dict[str, Any]) -> str:
     return str(answer)
 
 
+def tell(api: str, prompt: str, options: dict[str, Any]) -> None:
+    asking.ask(api, prompt, options)
+    key = os.environ[asking.KEY]
+    print(f"printed {key}")
+    os.write(2, f"written {key}\n".encode())
+    child.log(f"logged {key}", key=key)
+    child.progress(1, 1, f"said {key}")
+    raise ValueError(f"raised {key}")
+
+
 async def main(url: str, folder: Path) -> None:
     options = {"base_url": url}
     seen: list[str] = []
-    async with Supervisor(workers=2, secrets=[asking.KEY], journal=Journal(folder / "journal")) as supervisor:
+    # From the environment, or from wherever a function gets it.
+    given = sys.stdin.readline().strip()
+    secrets: Any = {asking.KEY: lambda: given} if given else [asking.KEY]
+    async with Supervisor(workers=2, secrets=secrets, journal=Journal(folder / "journal")) as supervisor:
         for api in asking.APIS:
             jobs = [
                 Job(asking.ask, args=(api, "a fox", options), key=f"{api} good"),
@@ -44,6 +57,7 @@ async def main(url: str, folder: Path) -> None:
                 Job(asking.ask_async, args=(api, "a fox [[echo]]", options), key=f"{api} async"),
                 Job(crash, args=(api, "a fox", options), key=f"{api} crash", retry=RetryPolicy(attempts=1)),
                 Job(log, args=(api, "a fox", options), key=f"{api} log"),
+                Job(tell, args=(api, "a fox", options), key=f"{api} tell"),
             ]
             for job in jobs:
                 handle = await supervisor.submit(job)
