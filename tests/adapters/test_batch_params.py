@@ -230,7 +230,7 @@ def test_without_the_extra_the_remedy_is_named(params: Any, monkeypatch: pytest.
     ("text", "expected"),
     [
         (
-            "multiprocessing:\n  worker_count: 4\n  max_concurrent_requests: 6",
+            "multiprocessing:\n  worker_count: 2\n  max_concurrent_requests: 6",
             "params.yaml, line 3: multiprocessing.max_concurrent_requests: 6 is never reached by one request a record,",
         ),
         (

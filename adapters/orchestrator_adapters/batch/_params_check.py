@@ -197,7 +197,10 @@ def _contradictions(
     at_once = workers * settings.per_worker_concurrency
     # Of defaults nobody is warned: only what somebody wrote can have been meant otherwise.
     if settings.enabled and given.keys() & {"worker_count", "per_worker_concurrency", "max_concurrent_requests"}:
-        if at_once < requests and "max_concurrent_requests" in given:
+        # The default pair, written out, is meant: handlers may hold several permits at once.
+        usual = Multiprocessing()
+        is_usual = (workers, requests) == (usual.worker_count, usual.max_concurrent_requests)
+        if at_once < requests and "max_concurrent_requests" in given and not is_usual:
             product = f"worker_count × per_worker_concurrency is {at_once}"
             warn("max_concurrent_requests", f"{requests} is never reached by one request a record, for {product}")
         if requests < workers:
