@@ -109,6 +109,7 @@ class Cache:
                 self._fill(attempt, frame)
             elif frame.op == "drop":
                 if frame.problem:
+                    self._store.files.doubt()
                     self._disk_refused(frame.problem)
                 call = self._flights.call(attempt, frame.lease)
                 if call is not None:
@@ -247,9 +248,11 @@ class Cache:
         if len(frame.keys) != len(frame.values):
             raise ValueError(f"{len(frame.values)} values for {len(frame.keys)} keys")
         entries: list[tuple[bytes, Value]] = []
+        now = time.time()
         for key, value in zip(map(bytes.fromhex, frame.keys), map(_value, frame.values), strict=True):
-            if key in self._index or not self._index.fits(value.content.size):
-                if key not in self._index:
+            is_there = self._index.get(key, now) is not None
+            if is_there or not self._index.fits(value.content.size):
+                if not is_there:
                     self._refuse_size(value.content)
                 if value.data is None:
                     self._store.discard([value.name])

@@ -100,8 +100,13 @@ class Files:
             OSError: If the disk does not take it.
         """
         if not self._made:
-            os.makedirs(self.incoming, 0o700, exist_ok=True)
+            for folder in (self.folder, self.incoming):
+                os.makedirs(folder, 0o700, exist_ok=True)
             self._made = True
+
+    def doubt(self) -> None:
+        """Look again whether the folder is there: systems remove temp files that are old."""
+        self._made = False
 
     def path(self, content: Content) -> str:
         """Return where a content is, or would be."""
@@ -139,11 +144,11 @@ class Files:
                     )
                 if self._durable:
                     os.fsync(file.fileno())
-            os.replace(path, self.path(content))
-        except BaseException:
+            if not self.has(content):  # on Windows one that is being read cannot be replaced
+                os.replace(path, self.path(content))
+        finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            raise
 
     def remove(self, contents: Iterable[Content]) -> None:
         """Remove the files of contents; one that somebody reads just now, on Windows, goes at the next start."""

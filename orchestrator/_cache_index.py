@@ -83,9 +83,6 @@ class Index:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._entries
-
     def get(self, key: bytes, now: float) -> Content | None:
         """Return what a key leads to, and count that as a use; None also for what is too old."""
         found = self._entries.get(key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -11,11 +13,12 @@ from orchestrator._cache_file import CacheFile, Files, Value
 from orchestrator._cache_index import Index, Removed
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
 # Entries of one transaction: some ten milliseconds.
 _LARGEST_BATCH = 2_000
+# Seconds for writing what is left at the end.
+_PATIENCE = 5.0
 
 
 class Put(NamedTuple):
@@ -126,8 +129,10 @@ class CacheStore:
         if self._thread is not None:
             self._over = self._loop.create_future()
             self._inbox.put(None)
-            await self._over
-            self._thread.join()
+            with contextlib.suppress(TimeoutError):  # a disk that hangs must not keep the host
+                async with asyncio.timeout(_PATIENCE):
+                    await self._over
+                self._thread.join()
             self._thread = None
         elif self._files is not None:
             self._files.close()

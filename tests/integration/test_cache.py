@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import caching
 import pytest
 from gates import Gate
 
-from orchestrator import Job, Supervisor
+from orchestrator import Job, RetryPolicy, Supervisor, _cache
 from orchestrator.exceptions import JobCancelled, JobCrashed, JobFailed, JobTimedOut
 
 DEADLINE = 60.0
@@ -369,13 +373,14 @@ async def test_files_go_with_their_entries(log: str) -> None:
         assert supervisor.statistics().cache.entries == 9
 
 
-async def test_a_value_that_is_too_old_is_computed_anew(log: str) -> None:
-    async with Supervisor(workers=1, cache_age=0.3) as supervisor:
-        await supervisor.run(caching.look_up, log, "key")
-        async with asyncio.timeout(DEADLINE):
-            while len(computed(log)) < 2:
-                await supervisor.run(caching.look_up, log, "key")
-                await asyncio.sleep(0.02)
+async def test_a_value_that_is_too_old_is_computed_anew(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(_cache, "time", SimpleNamespace(time=lambda: clock.now))
+    async with Supervisor(workers=1, cache_age=60) as supervisor:
+        for now, times in ((1000, 1), (1059, 1), (1060, 2), (1100, 2), (1119, 2), (1120, 3)):
+            clock.now = now
+            await supervisor.run(caching.look_up, log, "key")
+            assert len(computed(log)) == times
         assert supervisor.statistics().cache.entries == 1
 
 
@@ -386,3 +391,45 @@ async def test_a_value_larger_than_the_cache_is_used_and_said_once(log: str, cap
         assert supervisor.statistics().cache.entries == 0
     assert computed(log) == ["key"] * 3
     assert len([record for record in caplog.records if "cache.value_refused" in record.message]) == 1
+
+
+# Everything at once
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_under_random_kills_and_cancels_every_value_is_right_and_hardly_any_is_computed_twice(
+    log: str, tmp_path: Path, seed: int
+) -> None:
+    random = Random(seed)
+    keys = 60
+    async with Supervisor(workers=4, cache=tmp_path / "cache.db", cache_bytes=10_000_000) as supervisor:
+        retry = RetryPolicy(attempts=50, on="crash", backoff=0.001)
+        jobs = []
+        for _ in range(400):
+            target = random.choice([caching.nested, caching.nested, caching.nested_async, caching.look_up_large])
+            jobs.append(await supervisor.submit(Job(target, args=(log, random.randrange(keys)), retry=retry)))
+        ended = 0
+        for number, job in enumerate(jobs):
+            if number % 20 == 10:
+                pids = [worker.pid for worker in supervisor.statistics().workers if worker.pid is not None]
+                ended += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(random.choice(pids), signal.SIGKILL)
+            if number % 20 == 19:
+                ended += 1
+                jobs[min(number + 5, 399)].cancel()
+            async with asyncio.timeout(DEADLINE):
+                outcome = await job.outcome()
+            if str(outcome.status) != "cancelled":
+                assert outcome.status == "succeeded", outcome.error
+                assert outcome.value == caching.expected(
+                    *jobs[number].job.args[1:], large="large" in str(job.job.target)
+                )
+        cache = supervisor._link.engine.cache  # type: ignore[union-attr]
+        assert (len(cache._flights), cache._flights._calls, cache._flights._waiting) == (0, {}, {})
+        assert not cache._landing
+        statistics = supervisor.statistics().cache
+        assert statistics.entries <= 2 * keys
+    times = Counter(computed(log))
+    # A death or a cancel may cost the computations that it ends: an outer one, and those within.
+    assert times.total() <= len(times) + 4 * ended, times

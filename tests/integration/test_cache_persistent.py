@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,28 @@ def test_a_killed_supervisor_computes_nothing_again_that_was_there(log: str, pat
     assert times.total() - count <= 2 * kills
     left = path.with_name("cache.db.values")
     assert len(list(left.iterdir()) if left.exists() else []) == (0 if size < 65_536 else 1)
+
+
+async def test_a_job_goes_on_when_its_value_is_committed_and_so_do_those_who_wait(
+    log: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, free = threading.Event(), threading.Event()
+    write = CacheFile.write
+
+    def slowly(self: CacheFile, *args: Any) -> None:
+        asked.set()
+        assert free.wait(60)
+        write(self, *args)
+
+    async with Supervisor(workers=2, cache=path) as supervisor:
+        monkeypatch.setattr(CacheFile, "write", slowly)
+        jobs = [asyncio.create_task(supervisor.run(caching.look_up, log, "key")) for _ in range(2)]
+        assert await asyncio.to_thread(asked.wait, 60)
+        done, _ = await asyncio.wait(jobs, timeout=0.3)
+        assert not done
+        free.set()
+        assert await asyncio.gather(*jobs) == ["value"] * 2
+    assert computed(log) == ["key"]
 
 
 async def test_bounds_hold_for_what_is_there_too(log: str, path: Path) -> None:
@@ -251,7 +274,9 @@ async def test_a_disk_that_takes_no_files_breaks_nothing(
 ) -> None:
     async with Supervisor(workers=2, cache=path if persistent else None) as supervisor:
         assert (await supervisor.run(caching.large, log, "there", 100_000))[0] == 100_000
-        shutil.rmtree(supervisor._link.engine.cache._store.files.incoming)  # type: ignore[union-attr]
+        incoming = Path(supervisor._link.engine.cache._store.files.incoming)  # type: ignore[union-attr]
+        shutil.rmtree(incoming)
+        incoming.write_bytes(b"no folder any more, and nobody can make one here")
         for _ in range(2):
             jobs = [await supervisor.submit(caching.large, log, "key", 100_000) for _ in range(2)]
             assert [(await job.result())[0] for job in jobs] == [100_000] * 2
@@ -261,6 +286,16 @@ async def test_a_disk_that_takes_no_files_breaks_nothing(
     assert Counter(computed(log)) == {"there": 1, "key": 4, "small": 1}
     failed = [record for record in caplog.records if "cache.write_failed" in record.message]
     assert len(failed) == 1
+
+
+async def test_a_folder_that_was_removed_is_made_again(log: str) -> None:
+    async with Supervisor(workers=1) as supervisor:
+        await supervisor.run(caching.large, log, "one", 100_000)
+        shutil.rmtree(supervisor._link.engine.cache._store.files.folder)  # type: ignore[union-attr]
+        for _ in range(3):
+            await supervisor.run(caching.large, log, "two", 100_000)
+        assert supervisor.statistics().cache.entries == 2
+    assert computed(log) == ["one", "two", "two"]
 
 
 async def test_an_unused_cache_costs_neither_a_thread_nor_a_folder() -> None:

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -220,3 +221,39 @@ def stand_with_a_wait(log: str, key: Any, port: int) -> Any:
     """Say that it is there, then wait for a key that somebody else computes."""
     gates.stand(port, "waiter")
     return look_up(log, key)
+
+
+def expected(key: int, *, large: bool = False) -> Any:
+    """Return what a value of the jobs below is."""
+    if large:
+        return [200_000, key]
+    return [key, None if key < 3 else expected(key // 3)]
+
+
+def nested(log: str, key: int) -> Any:
+    """Compute a value out of another one."""
+
+    def compute() -> Any:
+        note(log, key)
+        time.sleep(0.002)
+        return [key, None if key < 3 else nested(log, key // 3)]
+
+    return child.cache("nested").get_or_compute(key, compute)
+
+
+async def nested_async(log: str, key: int) -> Any:
+    async def compute() -> Any:
+        note(log, key)
+        await asyncio.sleep(0.002)
+        return [key, None if key < 3 else await nested_async(log, key // 3)]
+
+    return await child.cache("nested").get_or_compute(key, compute)
+
+
+def look_up_large(log: str, key: int) -> list[int]:
+    def compute() -> bytes:
+        note(log, f"large {key}")
+        return bytes([key]) * 200_000
+
+    value = child.cache("large").get_or_compute(key, compute)
+    return [len(value), value[0]]
