@@ -125,6 +125,8 @@ class Outcomes:
         """Take items as long as there is room, and submit their jobs."""
         now = asyncio.get_running_loop().time
         begun = now()
+        source = self._source
+        waits = isinstance(source, AsyncIterator)
         try:
             while True:
                 while self._held >= self._ahead:
@@ -134,7 +136,7 @@ class Outcomes:
                     await asyncio.sleep(0)  # an iterable that takes its time is not to stop the loop
                     begun = now()
                 try:
-                    item = await anext(self._source) if isinstance(self._source, AsyncIterator) else next(self._source)
+                    item = await anext(source) if waits else next(source)  # type: ignore[arg-type]
                 except (StopIteration, StopAsyncIteration):
                     break
                 await self._submit(item)
