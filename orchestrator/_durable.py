@@ -299,10 +299,10 @@ class DurableJobs(Jobs):
 
     # Ends
 
-    def refuse(self, record: Record, error: OrchestratorError) -> None:
+    def refuse(self, record: Record, error: OrchestratorError, status: Status = Status.FAILED) -> None:
         """Tell who waits that a job cannot be run; in the journal it stays open."""
         record.kept = False
-        super().refuse(record, error)
+        super().refuse(record, error, status)
 
     def cancel(self, record: Record) -> None:
         """End a job, wherever it is; its outcome follows."""

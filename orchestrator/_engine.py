@@ -30,6 +30,7 @@ from orchestrator._pool import Pool, by_lots
 from orchestrator._queue import Caution, Queue
 from orchestrator._recipe import main_module, recipe_of
 from orchestrator._recovery import Recovery, Witnesses
+from orchestrator._secrets import NoSecret
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
@@ -185,7 +186,8 @@ class Engine:
     async def _start_first(self) -> Exception | None:
         """Start the first child: a process, or what there is to fall back on."""
         failure = await self.pool.start_first()
-        if self.pool.can_fall_back and isinstance(failure, (LaunchError, NoSpawn) if self._is_last else LaunchError):
+        is_hopeless = isinstance(failure, (LaunchError, NoSpawn) if self._is_last else LaunchError)
+        if is_hopeless and not isinstance(failure, NoSecret) and self.pool.can_fall_back:
             self.pool.fall_back(str(failure))
             failure = await self.pool.start_first()
         return failure

@@ -173,13 +173,13 @@ class Jobs:
             else:
                 self._settle(record, Status.EXPIRED, error=_verdicts.expired(record))
 
-    def refuse(self, record: Record, error: OrchestratorError) -> None:
+    def refuse(self, record: Record, error: OrchestratorError, status: Status = Status.FAILED) -> None:
         """Settle a job that waits: it cannot be run."""
         if record.state in ("queued", "waiting"):
             record.step("refused")
             self.waiting.discard(record)
             self.queue.dropped(record)
-            self._settle(record, Status.FAILED, error=error)
+            self._settle(record, status, error=error)
 
     def abandon(self, record: Record, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:
         """Settle a job, whatever its state: the engine ends."""
@@ -418,6 +418,7 @@ class Jobs:
             self.queue.pump()
 
     def _settle_crashed(self, record: Record, certificate: DeathCertificate, *, charged: bool) -> None:
+        record.certificate = certificate
         given_up = self.blame.is_given_up(record)
         acts = record.job.effects != "pure" or record.effects  # some do without saying so
         if acts and self.effects.take(record, f"crashed: {certificate}", died=True, ask=not given_up):

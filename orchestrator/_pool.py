@@ -6,7 +6,9 @@ import random
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import _verdicts
 from orchestrator._memory import OFTEN, SELDOM, OomCounter, Sampler
+from orchestrator._models import Status
 from orchestrator._pings import Pinger
 from orchestrator._policy import StartGuard
 from orchestrator._resources import Allowance
@@ -287,12 +289,16 @@ class Pool:
     def protect_host(self) -> None:
         """After a fallback, give up jobs that have killed a child: in this process they would kill that."""
         if self.fallback_reason is not None:
-            error = PoolBroken(
-                f"it killed a child, and is not run in this process, where jobs go on since {self.fallback_reason}",
-                self._last_certificate,
-            )
-            killers = (record for record in self.jobs.unsettled() if record.killed)
-            by_lots(self.loop, killers, lambda record: self.jobs.refuse(record, error))
+            # Those whose deaths were the environment's fault are none.
+            by_lots(self.loop, (record for record in self.jobs.unsettled() if record.deaths > 0), self._give_up)
+
+    def _give_up(self, record: Record) -> None:
+        if record.certificate is not None:
+            error = _verdicts.crashed_for_good(record, record.certificate)
+            self.jobs.refuse(record, error, Status.CRASHED)
+        else:  # it came from a journal
+            text = f"job {record.id} killed a child in an earlier run; there are none now: {self.fallback_reason}"
+            self.jobs.refuse(record, PoolBroken(text, self._last_certificate))
 
     def child_buried(self, worker: Worker, child: Child | InlineChild) -> None:
         """A child's kill set is empty, or as empty as it gets."""

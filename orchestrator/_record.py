@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import _state
-from orchestrator._models import Isolation, Job, Outcome, Status
+from orchestrator._models import DeathCertificate, Isolation, Job, Outcome, Status
 
 if TYPE_CHECKING:
     import asyncio
@@ -84,6 +84,7 @@ class Record:
         "asking",
         "attempt",
         "attempts",
+        "certificate",
         "deaths",
         "effects",
         "error",
@@ -133,6 +134,7 @@ class Record:
         self.state = "queued"
         self.attempts = 0
         self.deaths = 0
+        self.certificate: DeathCertificate | None = None  # of the last of them
         self.abandoned = False  # nobody wants another attempt
         self.survivors: tuple[int, ...] = ()
         self.forgiven = 0  # deaths that were the environment's fault

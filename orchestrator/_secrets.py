@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+class NoSecret(LaunchError):
+    """Raised when a value cannot be had: no child can be started then, of whatever kind."""
+
+
 class Secrets:
     """Reads what children get over their pipe, and nobody else gets to see.
 
@@ -54,7 +58,7 @@ class Secrets:
         """Return the values as they are now.
 
         Raises:
-            LaunchError: If a function does not return one; what it raised is not told, for it may hold the value.
+            NoSecret: If a function does not return one; what it raised is not told, for it may hold the value.
         """
         values = dict(self._values)
         if self._functions:
@@ -80,7 +84,7 @@ class Secrets:
             if answer.done():
                 return
             if problem:
-                answer.set_exception(LaunchError(problem))
+                answer.set_exception(NoSecret(problem))
             else:
                 answer.set_result(found)
 
@@ -98,7 +102,7 @@ class Secrets:
                 return await answer
         except TimeoutError:
             names = ", ".join(self._functions)
-            raise LaunchError(f"secrets: no value of {names} within start_timeout={self._timeout:g} s") from None
+            raise NoSecret(f"secrets: no value of {names} within start_timeout={self._timeout:g} s") from None
 
     def set_here(self, values: Mapping[str, str]) -> None:
         """Have the values in this process's own environment, where jobs without a process look for them."""

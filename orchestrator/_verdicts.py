@@ -88,6 +88,12 @@ def crashed(record: Record, certificate: DeathCertificate) -> JobCrashed:
     return _error(JobCrashed, record, f"crashed: {certificate}", certificate=certificate)
 
 
+def crashed_for_good(record: Record, certificate: DeathCertificate) -> JobCrashed:
+    """Return the error of a job whose child died, and that might have run again if there still were children."""
+    text = f"crashed: {certificate}; it is not run again in this process, where jobs go on for want of children"
+    return _error(JobCrashed, record, text, certificate=certificate)
+
+
 def quarantined(record: Record, certificate: DeathCertificate) -> JobQuarantined:
     """Return the error of a job that killed too many children."""
     text = f"killed its child {record.killed} times and is given up; the last time: {certificate}"

@@ -132,11 +132,11 @@ TABLE = {
     "_durable": row(
         f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",
     ),
-    "_pool": row("exceptions _policy _memory _pings _resources _worker"),
+    "_pool": row("exceptions _models _policy _memory _pings _resources _worker _verdicts"),
     "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
         f"{VALUES} _wire _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
-        "_record _queue _permits _talk _jobs _durable _recovery _pool _guardian _recipe _spawn",
+        "_record _queue _permits _talk _jobs _durable _recovery _pool _guardian _recipe _secrets _spawn",
         packages="anyio",
     ),
     # How callers reach it.

@@ -29,7 +29,7 @@ from orchestrator import (
 )
 from orchestrator._spawn import NoSpawn
 from orchestrator.child import _target
-from orchestrator.exceptions import ConfigurationError, LaunchError, PoolBroken, SelfSpawnError
+from orchestrator.exceptions import ConfigurationError, JobCrashed, LaunchError, PoolBroken, SelfSpawnError
 
 QUICK = RestartPolicy(backoff=0.01, max_backoff=0.02, cooldown=0.05)
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and /bin/false")
@@ -119,6 +119,22 @@ async def test_without_a_fallback_it_is_an_error(monkeypatch: pytest.MonkeyPatch
         await Supervisor(workers=1).__aenter__()
     with pytest.raises(ConfigurationError, match="fallback"):
         Supervisor(fallback="processes")  # type: ignore[arg-type]
+
+
+async def test_a_secret_that_cannot_be_had_is_no_reason(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> str:
+        raise OSError
+
+    with pytest.raises(LaunchError, match="the function for KEY raised OSError"):
+        await Supervisor(**options(secrets={"KEY": fail})).__aenter__()
+    assert told(caplog) == []
+
+
+async def test_secrets_are_there_after_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawn_fails(monkeypatch, LaunchError("no processes here"))
+    async with Supervisor(**options(secrets={"FALLING_KEY": lambda: "a-secret-value"})) as supervisor:
+        assert await supervisor.run(os.getenv, "FALLING_KEY") == "a-secret-value"
+    assert "FALLING_KEY" not in os.environ
 
 
 async def test_frozen_app_that_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +277,8 @@ async def test_a_job_that_killed_a_child_does_not_get_at_the_host(tmp_path: Path
         others = [await supervisor.submit(samples.add, number, 1) for number in range(20)]
         outcome = await killer.outcome()
         assert [await other.result() for other in others] == list(range(1, 21))
-        assert isinstance(outcome.error, PoolBroken) and "killed a child" in str(outcome.error)
+        assert isinstance(outcome.error, JobCrashed) and "not run again in this process" in str(outcome.error)
+        assert (outcome.status, outcome.error.certificate.signal) == ("crashed", "SIGKILL")
         check(supervisor, "SIGKILL", 21)
     assert os.getpid() not in lines(marks)
 
