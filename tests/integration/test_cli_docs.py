@@ -11,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orchestrator_adapters.batch
 import pytest
 import typer
+from orchestrator_adapters.batch import Report
+from orchestrator_adapters.batch._classes import CLASSES
 from orchestrator_adapters.batch._cli import app as batch
 
 from orchestrator._models import Status
@@ -134,6 +137,17 @@ def test_every_option_of_a_batch_is_on_the_page() -> None:
     both = [option for name in ("run", "check") for option in commands[name].params]
     assert in_table == {name for option in both for name in (*option.opts, *option.secondary_opts)}
     assert {re.split(" ", name)[0] for name in names_in_table("## orchestrator batch")} == set(commands)
+
+
+def test_the_page_about_batches_has_every_name_class_and_number() -> None:
+    page = (ROOT / "docs" / "reference" / "batch.md").read_text("utf-8")
+    names = re.findall(r"<!-- from the code: \w+ orchestrator_adapters.batch:(\w+)", page)
+    assert sorted(names) == sorted(orchestrator_adapters.batch.__all__)
+    table = page[page.index("## Failure classes") : page.index("What decides")]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [*CLASSES]
+    (metrics,) = re.findall(r"^\| `metrics.json` \|(.*)$", page, re.MULTILINE)
+    numbers = Report(name="", exit_code=0, by_class={"CLASS": 1}, usage={"NAME": 1}).metrics()
+    assert re.findall(r"`(\w+)`", metrics) == [*numbers]
 
 
 def test_every_field_of_a_job_is_in_the_table() -> None:
