@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.exceptions import ConfigurationError
 from orchestrator_adapters.batch._accounts import Snapshot
 from orchestrator_adapters.batch._errors import BatchError
+from orchestrator_adapters.batch._log_lines import warnings_shown
 from orchestrator_adapters.batch._params import load_params
 from orchestrator_adapters.batch._progress import MODES, display_for
 from orchestrator_adapters.batch._run import Run, Settings
@@ -159,7 +160,8 @@ class Batch:
             for why in self._interrupts:
                 run.interrupt(why)
             try:
-                return await run.execute()
+                with warnings_shown():
+                    return await run.execute()
             except ConfigurationError as error:
                 raise BatchError(str(error)) from error
 

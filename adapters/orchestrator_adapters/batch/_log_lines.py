@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_adapters.batch._progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # Numbers of jobs say nothing to whoever knows records, and a run has one supervisor.
 LEFT_OUT = ("supervisor", "text", "job")
@@ -23,6 +24,24 @@ def show_log() -> None:
         logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show the library's warnings among the progress, in a program that has not set up logging.
+
+    Python would write them on the terminal itself, into the bars. Nothing of it stays.
+    """
+    logger = logging.getLogger("orchestrator")
+    if logger.hasHandlers():
+        yield
+        return
+    handler = _Lines()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class _Lines(logging.Handler):
