@@ -74,20 +74,11 @@ async def test_json_lines(tmp_path: Path) -> None:
     source = open_source(path)
     assert await source.count() == 3
     assert source.name == source.path == path
-    assert source.description["format"] == "jsonl"
 
 
 async def test_a_source_can_be_read_again(tmp_path: Path) -> None:
     source = open_source(write(tmp_path / "in.jsonl", b"1\n2\n"))
     assert [row.content async for row in source] == [row.content async for row in source] == [1, 2]
-
-
-async def test_a_source_knows_when_its_file_changed(tmp_path: Path) -> None:
-    path = tmp_path / "in.jsonl"
-    before = open_source(write(path, b"1\n")).description
-    assert open_source(str(path)).description == before
-    os.utime(path, ns=(1, 1))
-    assert open_source(str(path)).description != before
 
 
 @pytest.mark.parametrize(

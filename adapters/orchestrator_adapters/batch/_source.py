@@ -38,13 +38,10 @@ class Source(ABC):
 
     Attributes:
         name: What people call it: the path as given, `stdin`, or the kind of an iterable.
-        description: What tells whether it is still the same, as JSON: of a file its path, format, size and time of
-            last change. It never says that two iterables are the same; only their records can.
         path: The file it is, if it is one.
     """
 
     name: str
-    description: dict[str, Any]
     path: str | None = None
 
     @abstractmethod

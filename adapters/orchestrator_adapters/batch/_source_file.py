@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
@@ -59,18 +59,7 @@ class FileSource(Source):
         self.name = name
         self.path = path
         self.format = format
-        self.description: dict[str, Any] = {"kind": "stdin", "format": str(format)}
-        self.is_regular = False
-        if path is not None:
-            status = os.stat(path)
-            self.is_regular = stat.S_ISREG(status.st_mode)
-            self.description = {
-                "kind": "file",
-                "format": str(format),
-                "path": os.path.abspath(path),
-                "bytes": status.st_size,
-                "modified": status.st_mtime_ns,
-            }
+        self.is_regular = path is not None and stat.S_ISREG(os.stat(path).st_mode)
         if self.is_regular:  # to open a pipe and leave it again would end its writer
             source = Input(path, name)
             try:

@@ -35,7 +35,6 @@ class _IterableSource(Source):
     def __init__(self, value: Iterable[Any] | AsyncIterable[Any]) -> None:
         self._value = value
         self.name = f"the {type(value).__name__} of records"
-        self.description = {"kind": "iterable", "type": type(value).__qualname__}
 
     async def count(self) -> int | None:
         try:
