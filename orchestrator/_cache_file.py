@@ -236,11 +236,14 @@ class CacheFile:
         index.evicted = 0
         index.sort_births()
         removed = index.still(removed)
-        if removed:
-            self.write((), removed)
-        self._database.connection.execute(
-            "DELETE FROM contents WHERE hash NOT IN (SELECT content FROM entries)"
-        ).fetchall()
+        try:
+            if removed:
+                self.write((), removed)
+            self._database.connection.execute(
+                "DELETE FROM contents WHERE hash NOT IN (SELECT content FROM entries)"
+            ).fetchall()
+        except sqlite3.OperationalError:
+            pass  # the disk is full, which is no reason to do without what is there; the next start tries again
         self.files.sweep(index.contents())
         return index
 
@@ -275,7 +278,8 @@ class CacheFile:
             connection.executemany(
                 "INSERT INTO entries VALUES (?,?,?,?) "
                 "ON CONFLICT DO UPDATE SET content=excluded.content, born=excluded.born, used=excluded.used",
-                [(key, value.content.hash, now, now) for key, value in entries],
+                # Of those that came together the last counts as used last.
+                [(key, value.content.hash, now, now + place * 1e-6) for place, (key, value) in enumerate(entries)],
             )
             connection.execute("COMMIT")
         except BaseException:
