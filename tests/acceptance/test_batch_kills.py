@@ -31,7 +31,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
 
-def options(count: int, target: str = "enriching:noted_slowly", **more: Any) -> dict[str, Any]:
+def options(count: int, target: str = "enriching:noted_and_cached", **more: Any) -> dict[str, Any]:
     log = str(Path("log").absolute())
     records = [{"id": number, "log": log, **more} for number in range(count)]
     Path("in.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
@@ -50,9 +50,9 @@ def start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
     )
 
 
-def notes() -> Counter[int]:
+def notes(path: str = "log") -> Counter[int]:
     try:
-        return Counter(int(line) for line in Path("log").read_text("utf-8").split())
+        return Counter(int(line) for line in Path(path).read_text("utf-8").split())
     except FileNotFoundError:
         return Counter()
 
@@ -87,7 +87,10 @@ def test_killed_anywhere_and_resumed(kills: int, count: int) -> None:
     assert host.returncode == 0, err.decode()
     report = json.loads(out)
     assert report["succeeded"] == report["total"] == count and report["failed"] == report["pending"] == 0
-    assert lines("out.jsonl") == list(range(count))
+    assert [line[0] for line in lines("out.jsonl")] == list(range(count))
+    # What the cache has taken is computed no second time, whoever is killed.
+    computed = notes("log.cache")
+    assert set(computed) == set(range(50)) and computed.total() - 50 <= kills * WORKERS
     calls = notes()
     assert set(calls) == set(range(count))
     assert calls.total() - count <= kills * IN_FLIGHT

@@ -308,6 +308,15 @@ async def test_sink_that_raises_stops_the_run_and_nothing_is_lost() -> None:
     assert report.exit_code == 0 and taken == list(range(100)) and report.resumed >= 5
 
 
+async def test_text_that_is_no_unicode_breaks_nothing() -> None:
+    report = await batch("enriching:surrogates", ["ok", "fail", "\udcff"], sections={"mine": {"a": "\udcff"}}).run()
+    assert (report.succeeded, report.failed) == (1, 2) or (report.succeeded, report.failed) == (2, 1)
+    assert lines("out.jsonl")[0] == ["\ud800", "ok"]
+    assert "no text" in lines("failed.jsonl")[0]["message"]
+    report = await batch("enriching:obey", obeying("surrogate"), name="retried").run()
+    assert report.succeeded == 1 and report.retries == 1
+
+
 async def test_no_sink_keeps_results_in_the_journal() -> None:
     report = await batch("enriching:double", [{"id": 3}], None).run()
     assert report.output is None and Path(report.metrics_file or "").parent == Path(report.folder)

@@ -73,6 +73,19 @@ def noted_slowly(record: dict[str, Any]) -> Any:
     return record["id"]
 
 
+def noted_and_cached(record: dict[str, Any]) -> Any:
+    """Ask the cache for one of fifty values, and note when it is computed."""
+    key = record["id"] % 50
+    value = child.cache("values").get_or_compute(key, lambda: note({"id": key, "log": f"{record['log']}.cache"}))
+    return [noted_slowly(record), value]
+
+
+def surrogates(record: Any) -> Any:
+    if record == "fail":
+        raise ValueError("no text: \udc80")
+    return ["\ud800", record]
+
+
 def obey(record: dict[str, Any]) -> Any:
     """Do `first` on the first call of a record, as often as `times` says, then return its number."""
     calls = note(record)
@@ -96,6 +109,8 @@ def act(what: str) -> None:
         raise Refused(f"status {detail}", code=int(detail))
     elif kind == "throttle":
         raise Refused("slow down", status_code=429, retry_after=float(detail))
+    elif kind == "surrogate":
+        raise ConnectionError("no text: \udc80")
     elif kind == "day":
         raise Refused("no more today", code=429, quota_scope="day")
     elif kind == "class":

@@ -171,8 +171,8 @@ class Judge:
             entry.charged,
             entry.throttles,
             failure.kind,
-            failure.error,
-            failure.message,
+            _unicode(failure.error),
+            _unicode(failure.message),
             json_text(dict(entry.used)) if entry.used else None,
             outcome.run_seconds,
         )
@@ -186,6 +186,10 @@ def import_failure(error: BaseException | None) -> str | None:
     if not frames or not frames[0].endswith(", in <module>"):
         return None
     return f"{error.error.type}: {first_line(error.error.message)} ({frames[-1].strip().removesuffix(', in <module>')})"
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates: the journal takes none
 
 
 def first_line(text: str) -> str:

@@ -300,7 +300,7 @@ class Run:
 
     async def _committed_all(self) -> None:
         """Wait until every record that came back is in the journal."""
-        with contextlib.suppress(BatchError):  # it was told when it happened
+        with contextlib.suppress(Exception):  # it was told when it happened
             await self._store.call(lambda _connection: None)
 
     def _guarded(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -397,8 +397,11 @@ class Run:
         if self._feed is not None:
             self._feed.wake()
 
-    def _store_failed(self, error: BatchError) -> None:
-        self.stop(str(error), error.exit_code, cancel=True)
+    def _store_failed(self, error: Exception) -> None:
+        if isinstance(error, BatchError):
+            self.stop(str(error), error.exit_code, cancel=True)
+        else:
+            self._break(error)
 
     # The end
 

@@ -16,7 +16,6 @@ from orchestrator_adapters.batch._store_rows import EndRow, KeptRow, Known, TryR
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator_adapters.batch._errors import BatchError
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ class Store:
     """
 
     def __init__(
-        self, folder: str, committed: Callable[[Commit], None], failed: Callable[[BatchError], None], lot: int
+        self, folder: str, committed: Callable[[Commit], None], failed: Callable[[Exception], None], lot: int
     ) -> None:
         self._folder = folder
         self._committed = committed
@@ -67,7 +66,7 @@ class Store:
         self._is_busy = False
         self._lot = lot
         self._timer: asyncio.TimerHandle | None = None
-        self._broken: BatchError | None = None
+        self._broken: Exception | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
@@ -191,6 +190,8 @@ class Store:
             batch.found = write(connection, batch.ends, batch.tries, batch.kept)
         except sqlite3.Error as error:
             self._tell(self._end_commit, batch, refusal(self._folder, error))
+        except Exception as error:
+            self._tell(self._end_commit, batch, error)  # an error of this program; a thread that ends would tell nobody
         else:
             self._tell(self._end_commit, batch, None)
 
@@ -210,7 +211,7 @@ class Store:
 
     # On the loop again
 
-    def _end_commit(self, batch: Commit, error: BatchError | None) -> None:
+    def _end_commit(self, batch: Commit, error: Exception | None) -> None:
         self._is_busy = False
         if error is None:
             try:

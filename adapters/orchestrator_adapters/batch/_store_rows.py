@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from orchestrator_adapters.batch._classes import CLASSES
+from orchestrator_adapters.batch._encode import json_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -228,7 +229,7 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def write_meta(connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
     """Note facts of the run, JSON values by name."""
-    rows = [(key, msgspec.json.encode(value).decode()) for key, value in facts.items()]
+    rows = [(key, json_text(value)) for key, value in facts.items()]
     statement = "INSERT INTO meta SELECT * FROM ({values}) WHERE column1 IS NOT NULL ON CONFLICT DO UPDATE SET "
     _execute(connection, statement + "value=excluded.value", rows, 2)
 
