@@ -175,7 +175,9 @@ class ModelServer:
         tokens = count_tokens(call.prompt)
         if call.endpoint == "count":  # asked for nothing of the model
             return protocol.counted(tokens)
-        fault = self._refusal(tokens, now) or faults.marked(call.prompt, record["number"])
+        # Google counts each text of a batch.
+        requests = len(call.texts) if protocol is GEMINI and call.texts else 1
+        fault = self._refusal(requests, tokens, now) or faults.marked(call.prompt, record["number"])
         if fault is None and self.storm:
             fault = faults.stormy(self.storm, call.prompt, record["number"], self.seed)
         record["fault"] = fault.name if fault else ""
@@ -210,10 +212,10 @@ class ModelServer:
             return '{"unexpected": true}' if call.schema else text
         return "" if fault and fault.name in ("safety", "empty") else text
 
-    def _refusal(self, tokens: int, now: float) -> faults.Fault | None:
+    def _refusal(self, requests: int, tokens: int, now: float) -> faults.Fault | None:
         """Take the request's place in all windows, or none of them and say what to refuse it with."""
         with self._lock:
-            amounts = [1.0 if window.quota.metric == "requests" else tokens for window in self.windows]
+            amounts = [requests if window.quota.metric == "requests" else tokens for window in self.windows]
             waits = [window.wait(now, amount) for window, amount in zip(self.windows, amounts, strict=True)]
             full = max(waits, default=0.0)
             for window, amount, wait in zip(self.windows, amounts, waits, strict=True):

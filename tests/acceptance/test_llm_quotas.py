@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import asking
@@ -99,6 +100,22 @@ async def test_a_server_that_refuses_by_itself_is_obeyed_until_all_is_done() -> 
     assert found["requests"] == 60 + found["refused"] and 0 < found["refused"] < 60
 
 
+@pytest.mark.parametrize("api", ["gemini", "openai"])
+@each_way
+async def test_a_batch_of_texts_weighs_what_the_provider_counts(way: str, api: str) -> None:
+    embed = {"sync": asking.embed, "async": asking.embed_async}[way]
+    with served(quotas=[["requests", 50, 1]]) as url:
+        options = {"base_url": url, "limit": "gemini", "batch_size": 20}
+        limits = [Limit("gemini", rate=50 * MARGIN, per=1)]
+        async with Supervisor(workers=2, limits=limits, secrets=[asking.KEY]) as supervisor:
+            texts = [[f"{job} {number}" for number in range(40)] for job in range(3)]
+            await run(supervisor, [Job(embed, args=(api, batch, options), timeout=60) for batch in texts])
+        found = stats(url)
+    (quota,) = found["quotas"]
+    assert found["refused"] == 0 and quota["peak"] <= 50 and found["requests"] == 6
+    assert quota["arrived"] == (120 if api == "gemini" else 6)
+
+
 async def test_a_limit_that_counts_no_tokens_needs_none_and_one_that_is_missing_is_named() -> None:
     with served() as url:
         async with Supervisor(
@@ -113,6 +130,28 @@ async def test_a_limit_that_counts_no_tokens_needs_none_and_one_that_is_missing_
                 found = await (await supervisor.submit(job)).outcome()
                 assert found.status == "failed" and said in str(found.error)
         assert stats(url)["requests"] == 4
+
+
+@pytest.mark.soak
+async def test_the_rate_is_never_exceeded_in_a_storm_of_refusals() -> None:
+    storm = {"minute=0.3": 0.01, "shared": 0.002, "503": 0.01}
+    with served(quotas=[["requests", 50, 1]], latency=0.05, storm=storm) as url:
+        async with Supervisor(
+            workers=4,
+            concurrency=3,
+            limits=[Limit("gemini", rate=50 * MARGIN, per=1)],
+            max_permits=6,
+            secrets=[asking.KEY],
+        ) as supervisor:
+            work = jobs("async", url, [f"fox {number}" for number in range(600)])
+            work = [replace(job, retry=RetryPolicy(attempts=10, on="error", backoff=0.01)) for job in work]
+            seconds = await run(supervisor, work)
+        found = stats(url)
+    (quota,) = found["quotas"]
+    share = found["requests"] / seconds / 50
+    print(f"{found['refused']} refusals; {share:.0%} of the quota used, at most {quota['peak']:g} in any second")
+    assert quota["refused"] == 0 and quota["peak"] <= 50 and found["refused"] > 3
+    assert found["answered"] == found["distinct"] == 600
 
 
 @pytest.mark.soak

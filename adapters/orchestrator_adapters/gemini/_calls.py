@@ -47,7 +47,7 @@ class _Model:
         _, base_url, timeout = self._place
         return _requests.make_client(self._secret[0], base_url, timeout)
 
-    def question(self, form: Any, tokens: float, tries: int) -> Question:
+    def question(self, form: Any, tokens: float, tries: int, weight: int = 1) -> Question:
         return Question(
             form=form,
             limit=self._limit,
@@ -56,6 +56,7 @@ class _Model:
             refusals=refusals(("gemini", self.model, *self._place)),
             secret=self._secret,
             explain=_requests.explain,
+            weight=weight,
         )
 
 
@@ -167,14 +168,15 @@ def embed(
     """Return a vector for each text, in their order, as 32-bit floats.
 
     Each text is sent once: those that come twice, that are in the cache, or that another child has just asked for
-    are not sent again. A request carries at most `batch_size` of them, takes a permit and reports its use
-    (`requests`, `embeddings`, and `prompt` where the provider tells).
+    are not sent again. A request carries at most `batch_size` of them and reports its use (`requests`, `embeddings`,
+    and `prompt` where the provider tells). Its permit weighs as much as it carries: to Google's quotas each text is a
+    request.
 
     Args:
         texts: What to embed.
         model: Name of the model.
         cache: Name of the supervisor's cache, None for none.
-        batch_size: Texts in one request; the API takes 100.
+        batch_size: Texts in one request; the API takes 100, and a limit never grants more than its rate at once.
         dimensions: Length of the vectors, by default the model's.
         task: What they are for: `SEMANTIC_SIMILARITY`, `RETRIEVAL_DOCUMENT` …
         limit: Name of the supervisor's limit, None for none.
@@ -190,7 +192,7 @@ def embed(
 
     def ask(batch: list[str]) -> Any:
         config = _vectors(dimensions, task)
-        return place.question(TEXT, estimate_tokens(batch), 1).ask(
+        return place.question(TEXT, estimate_tokens(batch), 1, len(batch)).ask(
             lambda: models.embed_content(model=model, contents=_requests.contents(batch), config=config),
             lambda response: _requests.read_vectors(response, batch),
         )
@@ -217,7 +219,7 @@ async def embed_async(
 
     async def ask(batch: list[str]) -> Any:
         config = _vectors(dimensions, task)
-        return await place.question(TEXT, estimate_tokens(batch), 1).ask_async(
+        return await place.question(TEXT, estimate_tokens(batch), 1, len(batch)).ask_async(
             lambda: models.embed_content(model=model, contents=_requests.contents(batch), config=config),
             lambda response: _requests.read_vectors(response, batch),
         )

@@ -24,7 +24,8 @@ def secret(name: str) -> str:
     Raises:
         Refused: If there is none.
     """
-    value = os.environ.get(name)
+    # A line end from a file would make an illegal header, and an error that shows it.
+    value = os.environ.get(name, "").strip()
     if not value:
         raise Refused(
             f"the environment variable {name} is not set here: name it in `secrets` of the supervisor or of the batch, "

@@ -17,9 +17,10 @@ class ModelPermit:
     asks with tokens until a limit turns out to have none, and then without.
     """
 
-    def __init__(self, limit: str | None, tokens: float) -> None:
+    def __init__(self, limit: str | None, tokens: float, weight: float) -> None:
         self._limit = limit
         self._tokens = tokens
+        self._weight = weight
         self._permit: Any = None
         self._counts = True
 
@@ -36,7 +37,7 @@ class ModelPermit:
     def _ask(self) -> Any:
         assert self._limit is not None
         self._counts = self._limit not in _without_tokens()
-        self._permit = child.permit(self._limit, **({"tokens": self._tokens} if self._counts else {}))
+        self._permit = child.permit(self._limit, self._weight, **({"tokens": self._tokens} if self._counts else {}))
         return self._permit
 
     def _learn(self, error: RuntimeError) -> None:

@@ -71,6 +71,7 @@ class Question:
         refusals: What is known of the model's refusals.
         secret: The key, and the name of its variable: neither errors nor logs may repeat the key.
         explain: Says what a client's exception means; None if it is none of the client's.
+        weight: How many requests it is to the provider's quota.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Question:
         refusals: Refusals,
         secret: tuple[str, str],
         explain: Callable[[Exception], Failure | None],
+        weight: float = 1,
     ) -> None:
         if tries < 1:
             raise ValueError(f"tries must be at least 1, not {tries}")
@@ -93,6 +95,7 @@ class Question:
         self._refusals = refusals
         self._secret = secret
         self._explain = explain
+        self._weight = weight
         self._asked = 0
         self._asked_at = 0.0
         self._problems: list[str] = []
@@ -132,7 +135,7 @@ class Question:
         return self._value
 
     def _permit(self) -> ModelPermit:
-        return ModelPermit(self._limit, self._tokens)
+        return ModelPermit(self._limit, self._tokens, self._weight)
 
     def _is_exhausted(self) -> bool:
         return self._refusals.exhausted(time.monotonic()) is not None
