@@ -272,7 +272,7 @@ async def test_what_cannot_be_written_is_refused_before_a_start(tmp_path: Path) 
         (tmp_path / "folder.jsonl", "is a folder; name a file in it"),
         (tmp_path / "way.jsonl", ".way.jsonl.partial' is a folder in its way"),
         (tmp_path / ("x" * 250 + ".jsonl"), "File name too long"),
-        ("a\0.jsonl", "null byte"),
+        ("a\0.jsonl", "no path has a NUL character"),
         (tmp_path / "same.jsonl", "is the file that the records come from; name another"),
     ]
     before = names(tmp_path)

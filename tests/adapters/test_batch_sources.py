@@ -152,7 +152,7 @@ def test_a_path_that_cannot_be_read_is_refused_before_a_start(tmp_path: Path) ->
     assert "cannot be opened: No such file or directory" in refusal(str(tmp_path / "absent.jsonl"))
     assert "is a folder; name a file in it" in refusal(tmp_path)
     assert "empty path" in refusal("")
-    assert "null byte" in refusal("a\0b.jsonl")
+    assert "no path has a NUL character" in refusal("a\0b.jsonl")
     assert "format 'xml' is none of jsonl, csv and parquet" in refusal(write(tmp_path / "in.xml", b""), format="xml")
 
 

@@ -73,8 +73,8 @@ class FilePlace(Place):
             self._check()
         except OSError as error:
             raise from_os_error(f"the output {self.name!r} cannot be written", error) from error
-        except ValueError as error:  # a NUL in the path
-            raise BatchError(f"the output {self.name!r} cannot be written: {error}") from None
+        except ValueError:
+            raise BatchError(f"the output {self.name!r} cannot be written: no path has a NUL character") from None
 
     def _check(self) -> None:
         self._path = self._target()

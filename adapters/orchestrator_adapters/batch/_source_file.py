@@ -36,8 +36,8 @@ def open_file_source(value: str, format: str | None) -> Source:
                 raise BatchError(f"the source {value!r} is a folder; name a file in it")
         except OSError as error:
             raise BatchError(f"the source {value!r} cannot be opened: {reason(error)}") from error
-        except ValueError as error:  # a NUL in the path
-            raise BatchError(f"the source {value!r} cannot be opened: {error}") from None
+        except ValueError:
+            raise BatchError(f"the source {value!r} cannot be opened: no path has a NUL character") from None
         path, name, how = value, value, format_of(value, format)
     if how.kind == "parquet":
         from orchestrator_adapters.batch._source_parquet import ParquetSource
