@@ -263,6 +263,7 @@ def test_interrupted_once_finishes_what_runs(name: str, project: Project) -> Non
     first.wait_for(name)
     (project.folder / "go").touch()
     assert first.end() == 130
+    assert first.errors.endswith("The same command goes on from here.\n")
     assert not (project.folder / "out.jsonl").exists()
     state = project.status()
     assert state["state"] == "unfinished" and state["total"] == 30

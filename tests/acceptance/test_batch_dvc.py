@@ -296,6 +296,7 @@ def test_ctrl_c_ends_npm_dvc_script_and_children(npm_pipeline: Pipeline) -> None
     family = [script, *script.children(recursive=True)]
     os.killpg(started.process.pid, signal.SIGINT)  # as a terminal does
     assert started.end() != 0
+    assert "exited with 130" in started.text and "Traceback" not in started.text
     gone, left = psutil.wait_procs(family, timeout=DEADLINE)
     assert len(gone) >= 3 and not left
     assert not (npm_pipeline.folder / "out.jsonl").exists()

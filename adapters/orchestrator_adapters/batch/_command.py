@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from orchestrator_adapters.batch._errors import RESUMABLE
 from orchestrator_adapters.batch._log_lines import show_log
 from orchestrator_adapters.batch._progress import say
 
@@ -35,6 +36,8 @@ def run_batch(batch: Batch) -> int:
         report = asyncio.run(batch.run())
         printed.end_line()
     say(report.summary())
+    if report.exit_code in (INTERRUPTED, RESUMABLE):
+        say("The same command goes on from here.")
     return report.exit_code
 
 
