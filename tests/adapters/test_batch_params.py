@@ -153,6 +153,7 @@ def test_auto_is_the_cpus_that_this_process_may_use(params: Any, monkeypatch: py
         ("multiprocessing: {worker_count: true}", "worker_count: must be a whole number of at least 1, not true"),
         ("multiprocessing: {worker_count: 2.5}", "worker_count: must be a whole number of at least 1, not 2.5"),
         ("multiprocessing: {worker_count: }", "worker_count: must be a whole number of at least 1, not nothing"),
+        ("multiprocessing: {worker_count: 10001}", "worker_count: must be at most 10000, not 10001; each is a process"),
         ("multiprocessing: {worker_count: -1}", "worker_count: must be a whole number of at least 1, not -1"),
         ("multiprocessing: {worker_count: '4'}", "or auto, not the text '4'; write 4"),
         ("multiprocessing: {task_queue_size: 1e3}", "not 1000.0; write 1000"),

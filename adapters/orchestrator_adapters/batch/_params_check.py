@@ -20,6 +20,8 @@ from orchestrator_adapters.batch._params_other import other_sections
 SECTIONS = ("multiprocessing", "limits")
 # Keys of a limit are the fields of `orchestrator.Limit`; its name is the key it stands under.
 LIMIT_KEYS = tuple(part.name for part in fields(Limit) if part.name != "name")
+# The supervisor's own bound; told here, where the key and its line are known.
+_MOST_WORKERS = 10_000
 DIMENSION_KEYS = ("rate", "per", "burst")
 _KEYS = tuple(part.name for part in fields(Multiprocessing))
 
@@ -100,7 +102,10 @@ class _Multiprocessing:
             raise self._wrong(
                 key, f"must be a whole number of at least 1, or auto, not {_shown(value)}{_number_hint(value)}"
             )
-        return self._count(key, value)
+        count = self._count(key, value)
+        if count > _MOST_WORKERS:
+            raise self._wrong(key, f"must be at most {_MOST_WORKERS}, not {value}; each is a process")
+        return count
 
     def _optional_seconds(self, key: str, value: Any) -> float | None:
         if value is None:
