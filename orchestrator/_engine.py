@@ -39,6 +39,7 @@ from orchestrator.exceptions import CacheError, JournalError, LaunchError, PoolB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from orchestrator._models import Limit
     from orchestrator._options import Options
     from orchestrator._recipe import Witness
     from orchestrator._record import Record
@@ -363,6 +364,10 @@ class Engine:
         """Have so many workers."""
         self._count_jobs(workers)
         await self.pool.scale(workers)
+
+    async def set_limit(self, limit: Limit) -> None:
+        """Have other bounds for a limit."""
+        self.limits.change(limit)
 
     def _count_jobs(self, workers: int) -> None:
         # With fewer slots than permits no job has to wait for being counted: they can be sent ahead then.

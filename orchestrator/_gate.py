@@ -43,7 +43,7 @@ class Request(Protocol):
 
     def units_at(self, gate: Gate) -> float: ...
     def took(self, gate: Gate) -> None: ...
-    def give_way(self, gate: Gate) -> None: ...
+    def restart(self) -> None: ...
     def refuse(self, problem: Any) -> None: ...
 
 
@@ -153,7 +153,7 @@ class Gate:
     def clear_way(self, request: Request) -> None:
         """Have those wait in line again that hold units here while they wait for more elsewhere."""
         for other in [other for other in self._ungranted if other is not request]:
-            other.give_way(self)
+            other.restart()
 
     def leave(self, request: Request) -> None:
         """Forget a request that was cancelled."""
@@ -213,19 +213,18 @@ class Gate:
         if self._line and not self.is_paused():
             self._drawn += units / self._pace()
 
-    def spend_burst(self) -> None:
-        """After a pause nothing may come at once: the bucket has filled up meanwhile."""
+    def paused(self) -> None:
+        """See to it that nothing comes at once when a pause that has just begun is over."""
         self._drawn = 0.0
-        self._debt = max(self._debt, self._capacity)
+        self._debt = max(self._debt, self._capacity)  # the bucket will have filled up
+        if self._leads:
+            for request in tuple(self._ungranted):  # in their order, which they keep
+                if request in self._ungranted:
+                    request.restart()
         self._reconsider()
 
     def change(self, bounds: Bounds) -> None:
         """Keep other bounds from now on; who wants more than they ever allow is refused."""
-        most = min(bound for bound in (bounds.rate, bounds.concurrency, math.inf) if bound is not None)
-        for request in (*self._line, *self._ungranted):
-            if (units := request.units_at(self)) > most:
-                problem = f"{units:g} units can never be granted: limit {bounds.name!r} was changed to {most:g}"
-                request.refuse(ConfigurationError("permit", problem))
         old, self.bounds = self.bounds, bounds
         now = self._loop.time()
         if bounds.rate is None:
@@ -241,6 +240,11 @@ class Gate:
         if bounds.rate is not None:
             self._make_bucket(bounds.rate)
             self._debt = self._capacity
+        most = min(bound for bound in (bounds.rate, bounds.concurrency, math.inf) if bound is not None)
+        for request in (*self._line, *self._ungranted):
+            if (units := request.units_at(self)) > most:
+                problem = f"{units:g} units can never be granted: limit {bounds.name!r} was changed to {most:g}"
+                request.refuse(ConfigurationError("permit", problem))
         self._reconsider()
 
     def close(self) -> Iterable[asyncio.Task[None]]:
@@ -288,13 +292,16 @@ class Gate:
 
     async def _pump_line(self) -> None:
         while self._line and self._may_wait():
-            if (wait := self._blocked_for()) > 0:
+            if (wait := self._paused_for(self._loop.time())) > 0:
                 await self._wait(asyncio.sleep(max(wait, _SHORTEST_SLEEP)))
             elif not self._has_room():
                 await self._wait(asyncio.sleep(self.adaptation.next_change(self._loop.time())))
             elif (draw := self._to_draw()) > 0.0:
+                # Before the window has room: a heavy request saves up while the last one still counts.
                 await self._wait(self._bucket.acquire(draw))
                 self._drew(draw)
+            elif (wait := self._blocked_for()) > 0:
+                await self._wait(asyncio.sleep(max(wait, _SHORTEST_SLEEP)))
             else:
                 self._advancing = True  # what the callback changes is seen by this loop
                 try:

@@ -159,8 +159,8 @@ class Limits:
             kept = self._kept[name]
             cut = kept.adaptation.throttled(now, retry_after, began)
             for gate in kept.gates:
-                gate.spend_burst()
-            self._say(kept, "limit.paused", "warning", seconds=round(kept.adaptation.paused_for(now), 3))
+                gate.paused()
+            self._log("limit.paused", "warning", kept, seconds=round(kept.adaptation.paused_for(now), 3))
             if cut:
                 self._say_rate(kept)
                 self._look_again(kept)
@@ -213,9 +213,9 @@ class Limits:
         factor = kept.adaptation.factor(self.now())
         rate = kept.limit.rate
         fields = {} if rate is None else {"rate": round(rate * factor, 6), "per": kept.limit.per}
-        self._say(kept, "limit.rate_changed", "info", factor=round(factor, 3), **fields)
+        self._log("limit.rate_changed", "info", kept, factor=round(factor, 3), **fields)
 
-    def _say(self, kept: _Kept, event: str, level: str, **fields: Any) -> None:
+    def _log(self, event: str, level: str, kept: _Kept, **fields: Any) -> None:
         now = self.now()
         if now - kept.said.get(event, -math.inf) >= _SAY_EVERY:
             kept.said[event] = now

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Requests whose weights are within a factor of two stand in one file; the heads of the files go by turns. A file pays
-# for what it gets with its weight to this power: at 1 each would get the same share of the rate, and a heavy request
-# that is asked for again and again would wait twice as long as alone; at 0 light ones would wait for a heavy one each.
-_PRICE = 0.75
+# for what it gets with its weight to this power: at 1 each would get the same share of the rate, and who asks for eight
+# tenths of a window again and again would find it half full every time; at 0 each light one would wait for a heavy one.
+_PRICE = 1 / 3
 
 
 class Line(Generic[T]):

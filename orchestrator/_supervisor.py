@@ -21,7 +21,7 @@ from orchestrator._persist import outlast
 from orchestrator._spawn import NoSpawn
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter, read_map
-from orchestrator.exceptions import LaunchError, SupervisorClosed, WrongContext
+from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -417,6 +417,22 @@ class Supervisor:
         link = self._check_context()
         link.engine.check_state()
         await link.ask(link.engine.scale, whole(workers, "workers", minimum=1))
+
+    async def set_limit(self, limit: Limit) -> None:
+        """Change the limit of that name from now on; no window sees more than the new rate, as far as is known.
+
+        Dimensions cannot be added or removed. What the other side's refusals have taken off, stays off. Requests and
+        jobs that want more than is ever granted now are refused.
+
+        Raises:
+            ConfigurationError: If there is no limit of that name, or it has other dimensions.
+        """
+        link = self._check_context()
+        if not isinstance(limit, Limit):
+            raise ConfigurationError("limit", f"must be a Limit, not {limit!r:.100}")
+        link.engine.check_state()
+        await link.ask(link.engine.set_limit, limit)
+        self._submitter.catalogue.change(limit)
 
     async def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""

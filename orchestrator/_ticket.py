@@ -141,7 +141,7 @@ class Ticket:
         for gate in self._wanted:
             # Its units were taken before the pause, but nobody has used them yet.
             if gate.is_paused():
-                self.give_way(gate)
+                self.restart()
                 return
         self._end()
         for gate in self._wanted:
@@ -205,9 +205,14 @@ class Ticket:
         self._at = None
         self.proceed()
 
-    def give_way(self, gate: Gate) -> None:
-        """Give back what it took there, to take it again before those who come later."""
-        self._taken.pop(gate, None)
-        self._again.add(gate)
-        gate.give_back(self)
+    def restart(self) -> None:
+        """Give back all that it took, to take it again before those who come later."""
+        at, self._at = self._at, None
+        taken, self._taken = self._taken, {}
+        self._again.update(taken)
+        if at is not None:
+            self._again.add(at)
+            at.leave(self)
+        for gate in taken:
+            gate.give_back(self)
         self.proceed()

@@ -14,11 +14,11 @@ from orchestrator import _launch
 from orchestrator._blocking_handle import BlockingEvents, BlockingHandle
 from orchestrator._blocking_map import BlockingItems, BlockingOutcomes
 from orchestrator._link import EngineThread
-from orchestrator._models import Job, whole
+from orchestrator._models import Job, Limit, whole
 from orchestrator._spawn import NoSpawn
 from orchestrator._submission import Submission, Submitter, read_map
 from orchestrator._supervisor import options_of
-from orchestrator.exceptions import LaunchError, SupervisorClosed
+from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -211,6 +211,15 @@ class BlockingSupervisor:
         thread = self._check_open()
         thread.engine.check_state()
         thread.wait(thread.engine.scale, whole(workers, "workers", minimum=1))
+
+    def set_limit(self, limit: Limit) -> None:
+        """Change the limit of that name from now on. See `Supervisor.set_limit`."""
+        thread = self._check_open()
+        if not isinstance(limit, Limit):
+            raise ConfigurationError("limit", f"must be a Limit, not {limit!r:.100}")
+        thread.engine.check_state()
+        thread.wait(thread.engine.set_limit, limit)
+        self._submitter.catalogue.change(limit)
 
     def drain(self) -> None:
         """Take no more jobs, and return when every accepted one has its outcome."""
