@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from orchestrator_adapters.batch._accounts import Accounts
     from orchestrator_adapters.batch._gate import Gate
     from orchestrator_adapters.batch._plan import Earlier
-    from orchestrator_adapters.batch._source import Row, Source
+    from orchestrator_adapters.batch._source import Source
     from orchestrator_adapters.batch._store import Store
+    from orchestrator_adapters.batch._store_rows import Known
 
 # Records that are done already and go by without a pause: a few milliseconds, then signals and progress have a turn.
 _LOT = 512
@@ -90,14 +91,17 @@ class Feed:
         self.wake()
 
     async def _read(self) -> None:
-        gate, earlier = self._gate, self._earlier
+        gate, earlier, accounts = self._gate, self._earlier, self._accounts
+        known: Known | None = None
         async with contextlib.aclosing(aiter(self._source)) as rows:
             while not gate.is_closed:
-                number = self._accounts.taken + 1
-                if earlier is not None and not earlier.covers(number):
-                    await earlier.load(number)
+                number = accounts.taken + 1
+                if earlier is not None:
+                    if not earlier.covers(number):
+                        await earlier.load(number)
+                    known = earlier.done(number)
                 # What is done already takes no room.
-                if not gate.may_take() and (earlier is None or earlier.done(number) is None):
+                if known is None and not gate.may_take():
                     self._room.clear()
                     await self._room.wait()
                     continue
@@ -105,38 +109,35 @@ class Feed:
                     row = await anext(rows)
                 except StopAsyncIteration:
                     break
-                if not await self._take(row) and number % _LOT == 0:
+                hash = record_hash(row.content, row.problem)
+                if known is not None and known.hash == hash.hex().upper():
+                    accounts.resume(Tally(known.attempts, usage_of(known), known.failure_class, known.inline))
+                else:
+                    if known is not None and earlier is not None:
+                        await earlier.changed(number)
+                    self._take(Entry(number, row.place, row.content, hash), row.problem)
+                if known is not None and number % _LOT == 0:
                     self._moved()
                     await asyncio.sleep(0)
         if not gate.is_closed:
             if earlier is not None:
-                await earlier.end(self._accounts.taken)
-            self._accounts.count(self._accounts.taken)
+                await earlier.end(accounts.taken)
+            accounts.count(accounts.taken)
 
-    async def _take(self, row: Row) -> bool:
-        """Take one record; return False if it is done already."""
-        number = self._accounts.taken + 1
-        entry = Entry(number, row.place, row.content, record_hash(row.content, row.problem))
-        if self._earlier is not None and await self._is_done(self._earlier, entry):
-            return False
+    def _take(self, entry: Entry, problem: str | None) -> None:
+        """Take a record that is not done at its place."""
+        keeps = self._earlier is not None and self._remember(self._earlier, entry)
         self._accounts.take()
-        self._gate.take(entry, sendable=row.problem is None)
-        if row.problem is not None:
-            self._refuse(entry, row.problem)
-        self._news.set()
-        return True
-
-    async def _is_done(self, earlier: Earlier, entry: Entry) -> bool:
-        known = earlier.done(entry.number)
-        if known is not None:
-            if known.hash == entry.hash.hex().upper():
-                self._accounts.resume(Tally(known.attempts, usage_of(known), known.failure_class, known.inline))
-                return True
-            await earlier.changed(entry.number)
-        if earlier.keeps(entry.hash):
-            self._accounts.take()
-            self._gate.take(entry, sendable=False)
+        self._gate.take(entry, sendable=problem is None and not keeps)
+        if keeps:
             self._store.add(KeptRow(entry.number, entry.hash, entry.place))
+        elif problem is not None:
+            self._refuse(entry, problem)
+        self._news.set()
+
+    def _remember(self, earlier: Earlier, entry: Entry) -> bool:
+        """Return whether a record was done at another place; else note what it has behind it."""
+        if earlier.keeps(entry.hash):
             return True
         begun = earlier.begun(entry.number, entry.hash)
         if begun is not None:
