@@ -58,6 +58,7 @@ class NoSink(Sink):
     """Takes results and drops them: they stay in the journal."""
 
     name = "nowhere"
+    is_live = False  # nobody waits for them
 
     async def open(self) -> None: ...
 
