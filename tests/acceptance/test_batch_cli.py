@@ -161,6 +161,18 @@ def test_success_is_0_and_says_what_happened_on_stderr_only(project: Project) ->
         assert path.is_dir() or b"hunter2" not in path.read_bytes(), path
 
 
+def test_secrets_of_the_command_line_are_beside_those_of_the_params(project: Project) -> None:
+    (project.folder / "params.yaml").write_text("multiprocessing: {secrets: [TOKEN]}\n")
+    project.rows({})
+    options = ("--params", "params.yaml", "--progress", "none")
+    assert project.run(*options, "--secret", "OTHER", TOKEN="hunter2", OTHER="x").returncode == 0
+    assert json.loads((project.folder / "out.jsonl").read_text())["token"] == 7
+    done = project.run(*options, "--secret", "OTHER", "--fresh", TOKEN="x")
+    assert done.returncode == 2 and "OTHER" in done.stderr.splitlines()[-1]
+    done = project.run(*options, "--secret", "OTHER", "--fresh", OTHER="x")
+    assert done.returncode == 2 and "TOKEN" in done.stderr.splitlines()[-1]
+
+
 def test_standard_output_has_nothing_but_results(project: Project) -> None:
     project.rows({"print": True}, {}, {})
     for flag in ("--multiprocessing", "--no-multiprocessing"):

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from hashlib import blake2b
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from orchestrator_adapters.batch._target import check_named, file_hash, label_of
 from orchestrator_adapters.batch._work import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from orchestrator_adapters.batch._params import Params
     from orchestrator_adapters.batch._progress import Mode
@@ -54,7 +55,8 @@ class Batch:
         max_failures: Stop when more records than this have failed; up to so many the run counts as a success. By
             default the run goes to its end, and any failure makes the exit code 1.
         classify: A function of an error that returns its failure class, or None for the usual one; or its name.
-        secrets: Names of variables that children get over their pipe, or a mapping of names to values or callbacks.
+        secrets: Names of variables that children get over their pipe, or a mapping of names to values or callbacks;
+            beside those that `params` names.
         multiprocessing: Goes before `enabled` in `params`: False runs the records in this process.
         progress: `bar`, `log`, `none`, or `auto` for bars on a terminal and lines elsewhere.
         fresh: Forget what an earlier run of this name did.
@@ -172,7 +174,7 @@ class Batch:
         folder = os.path.join(self._folder, "batch", name)
         beside = folder if sink.path is None else os.path.dirname(os.path.abspath(sink.path))
         in_children = params.multiprocessing.enabled if self._multiprocessing is None else self._multiprocessing
-        secrets: Any = self._secrets or params.multiprocessing.secrets
+        secrets = all_secrets(self._secrets, params.multiprocessing.secrets)
         settings = Settings(
             name=name,
             folder=folder,
@@ -231,6 +233,18 @@ class Batch:
     def snapshot(self) -> Snapshot:
         """Return where the run is."""
         return Snapshot() if self._run is None else self._run.snapshot()
+
+
+def all_secrets(
+    given: Sequence[str] | Mapping[str, str | Callable[[], str]], named: Sequence[str]
+) -> Sequence[str] | Mapping[str, str | Callable[[], str]]:
+    """Return the secrets of the caller and those that the params name."""
+    if not isinstance(given, Mapping):
+        return tuple(dict.fromkeys((*named, *given)))
+    missing = [name for name in named if name not in given and name not in os.environ]
+    if missing:
+        raise BatchError(f"secrets: the environment variable {missing[0]} is not set; set it, or do not name it")
+    return {**{name: os.environ[name] for name in named if name not in given}, **given}
 
 
 def run_name(target: Callable[..., Any] | str, source: Any, sink: Any, folder: str) -> str:

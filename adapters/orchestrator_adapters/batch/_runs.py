@@ -121,15 +121,17 @@ def state_of(path: Path) -> RunState:
         with opened(path) as journal:
             return _state_in(path, journal)
     except BatchError as error:
-        state = "running" if "in use" in str(error) and error.exit_code == RESUMABLE else "unreadable"
-        return RunState(name=path.name, state=state, detail=str(error))
+        if error.exit_code == RESUMABLE and "in use" in str(error):  # on a system that does not tell by whom
+            return _running(path, None)
+        return RunState(name=path.name, state="unreadable", detail=str(error))
 
 
-def _running(path: Path, who: int) -> RunState:
+def _running(path: Path, who: int | None) -> RunState:
     counts = last_counts(os.fspath(path))
-    detail = f"in process {who}"
     # A run that was killed left its counts; whoever goes on with it writes its own within a moment.
-    if counts.get("pid") != who:
+    pid = counts.get("pid") if who is None else who
+    detail = "" if pid is None else f"in process {pid}"
+    if pid is None or counts.get("pid") != pid:
         return RunState(name=path.name, state="running", detail=detail)
     return RunState(
         name=path.name,
