@@ -44,7 +44,7 @@ _KIND = _database.Kind(
         # Survives the end of any process; what a power failure takes is computed again.
         "synchronous=NORMAL",
         "temp_store=MEMORY",
-        "cache_size=-4096",
+        "cache_size=-32768",  # 32 MiB: keys are hashes, so that each new one is in another place of the file
     ),
     synced=False,
     error=CacheError,
@@ -222,28 +222,33 @@ class CacheFile:
         index = Index(most_bytes, most_age)
         removed = Removed()
         now = time.time()
-        rows = self._database.connection.execute(
-            "SELECT key, hash, kind, size, value IS NULL, born FROM entries JOIN contents ON hash=content ORDER BY used"
-        )
+        connection = self._database.connection
+        # Two walks from end to end: a join would look for each content in another place of the file.
+        contents = {
+            found: Content(found, kind, size, bool(is_file))
+            for found, kind, size, is_file in connection.execute("SELECT hash, kind, size, value IS NULL FROM contents")
+        }
+        entries = connection.execute("SELECT used, key, content, born FROM entries").fetchall()
+        entries.sort()
         there = self._sizes()
-        for key, found, kind, size, is_file, born in rows:
-            content = Content(found, kind, size, bool(is_file))
-            if (is_file and there.get(found.hex()) != size) or not index.fits(size):
+        for _, key, found, born in entries:
+            content = contents.get(found)
+            lacks = content is None or (content.is_file and there.get(found.hex()) != content.size)
+            if content is None or lacks or not index.fits(content.size):
                 removed.keys.append(key)
-                continue
-            # What is from the future was born under a clock that was wrong: it is not to live for ever.
-            removed.add(index.put(key, content, now, born=min(born, now)))
+            else:
+                # What is from the future was born under a clock that was wrong: it is not to live for ever.
+                removed.add(index.put(key, content, now, born=min(born, now)))
         index.evicted = 0
         index.sort_births()
+        kept = {content.hash for content in index.contents()}
+        removed.contents = [content for content in contents.values() if content.hash not in kept]
         removed = index.still(removed)
-        try:
-            if removed:
+        if removed:
+            try:
                 self.write((), removed)
-            self._database.connection.execute(
-                "DELETE FROM contents WHERE hash NOT IN (SELECT content FROM entries)"
-            ).fetchall()
-        except sqlite3.OperationalError:
-            pass  # the disk is full, which is no reason to do without what is there; the next start tries again
+            except sqlite3.OperationalError:
+                pass  # the disk is full, which is no reason to do without what is there; the next start tries again
         self.files.sweep(index.contents())
         return index
 
