@@ -21,17 +21,25 @@ def cache(hits: int, workers: int, batch: int, large: int) -> Figures:
     async def body() -> Figures:
         with tempfile.TemporaryDirectory(prefix="bench-cache-") as folder:
             async with Supervisor(workers=workers, cache=Path(folder) / "cache.db") as supervisor:
+
+                async def together(key: str) -> float:
+                    began = time.perf_counter()
+                    jobs = [await supervisor.submit(one_by_one, key, hits) for _ in range(workers)]
+                    for job in jobs:
+                        await job.result()
+                    return workers * hits / (time.perf_counter() - began)
+
                 await supervisor.run(one_by_one, "warm", 20)
                 new = await supervisor.run(different, "new", hits // 4)
+                small = sorted(await supervisor.run(one_by_one, "small", hits, 1))
+                small_rate = await together("small")
                 found = sorted(await supervisor.run(one_by_one, "key", hits))
-                began = time.perf_counter()
-                jobs = [await supervisor.submit(one_by_one, "key", hits) for _ in range(workers)]
-                for job in jobs:
-                    await job.result()
-                rate = workers * hits / (time.perf_counter() - began)
+                rate = await together("key")
                 filled, looked_up = await supervisor.run(in_batches, 20, batch)
                 computed, read = await supervisor.run(large_value, large)
         return {
+            "small": small[hits // 2],
+            "small_rate": small_rate,
             "p50": found[hits // 2],
             "p99": found[int(hits * 0.99)],
             "rate": rate,
@@ -45,13 +53,13 @@ def cache(hits: int, workers: int, batch: int, large: int) -> Figures:
     return asyncio.run(body())
 
 
-def one_by_one(key: str, count: int) -> list[float]:
-    """Look one embedding up again and again; return how long each took."""
+def one_by_one(key: str, count: int, value: Any = None) -> list[float]:
+    """Look one value up again and again, by default an embedding; return how long each took."""
     cache = child.cache("bench")
     times = []
     for _ in range(count):
         began = time.perf_counter()
-        cache.get_or_compute(key, lambda: EMBEDDING)
+        cache.get_or_compute(key, lambda: EMBEDDING if value is None else value)
         times.append(time.perf_counter() - began)
     return times
 

@@ -260,6 +260,8 @@ LINES: tuple[Line, ...] = (
     Line(
         "cache",
         (
+            Metric("small", "a number that the cache has, p50", "s"),
+            Metric("small_rate", "… so many a second, one by one in each of 2 children", "/s", higher=True),
             Metric("p50", "an embedding that the cache has (file, 8 KB), p50", "s"),
             Metric("p99", "… p99", "s"),
             Metric("rate", "… so many a second, one by one in each of 2 children", "/s", higher=True),
