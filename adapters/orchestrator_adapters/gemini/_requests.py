@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator_adapters.llm._clients import missing
 from orchestrator_adapters.llm._embedding import checked
 from orchestrator_adapters.llm._question import Failure, Reply, transport_failure
 
@@ -18,8 +19,10 @@ _BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "
 
 def make_client(key: str, base_url: str | None, timeout: float) -> Client:
     """Return a client that asks once: who tries again is the batch, or the job's retry policy."""
-    from google.genai import Client, types
-
+    try:
+        from google.genai import Client, types
+    except ImportError as error:
+        raise missing("google-genai", "gemini", error) from error
     options = types.HttpOptions(
         base_url=base_url, timeout=max(1, round(timeout * 1000)), retry_options=types.HttpRetryOptions(attempts=1)
     )

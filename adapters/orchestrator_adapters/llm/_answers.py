@@ -7,6 +7,8 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from orchestrator_adapters.llm._clients import missing
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +50,10 @@ def form_of(schema: Any) -> Form:
 
 @lru_cache(maxsize=64)
 def _form_of_json_schema(text: str) -> Form:
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
-
+    try:
+        from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise missing("jsonschema", "gemini", error) from error
     schema = json.loads(text)
     kind = validator_for(schema)
     kind.check_schema(schema)

@@ -34,6 +34,14 @@ def secret(name: str) -> str:
     return value
 
 
+def missing(package: str, extra: str, error: ImportError) -> ImportError:
+    """Return what to raise when a client's package cannot be imported."""
+    return ImportError(
+        f"{package} cannot be imported here ({error}): install it, or this package with its extra {extra!r}, "
+        f"as in pip install 'subprocess-orchestrator[{extra}]'"
+    )
+
+
 def without(secret: str, text: str, name: str) -> str:
     """Return a text without the key, should a provider have repeated it."""
     return text.replace(secret, f"[secret {name}]") if secret else text

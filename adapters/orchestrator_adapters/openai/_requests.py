@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator_adapters.llm._answers import Form
+from orchestrator_adapters.llm._clients import missing
 from orchestrator_adapters.llm._embedding import checked
 from orchestrator_adapters.llm._question import Failure, Reply, transport_failure
 
@@ -20,15 +21,19 @@ _WRAPPER = "answer"
 
 def make_client(key: str, base_url: str | None, timeout: float) -> OpenAI:
     """Return a client that asks once: who tries again is the batch, or the job's retry policy."""
-    from openai import OpenAI
-
+    try:
+        from openai import OpenAI
+    except ImportError as error:
+        raise missing("openai", "openai", error) from error
     return OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
 
 
 def make_loop_client(key: str, base_url: str | None, timeout: float) -> AsyncOpenAI:
     """Return the same for an event loop."""
-    from openai import AsyncOpenAI
-
+    try:
+        from openai import AsyncOpenAI
+    except ImportError as error:
+        raise missing("openai", "openai", error) from error
     return AsyncOpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
 
 
