@@ -102,6 +102,8 @@ class Cache:
 
     def heard(self, attempt: Attempt, frame: _frames.Cache) -> None:
         """Act on what a running attempt says."""
+        if attempt.at_end is None:
+            attempt.at_end = self._leave
         try:
             if frame.op == "get":
                 self._asked(attempt, frame)
@@ -122,8 +124,6 @@ class Cache:
     def _asked(self, attempt: Attempt, frame: _frames.Cache) -> None:
         keys = [bytes.fromhex(key) for key in frame.keys]
         lost = [bytes.fromhex(key) for key in frame.lost]
-        if attempt.at_end is None:
-            attempt.at_end = self._leave
         for key in lost:
             self._forget_lost(key)
         inside = frozenset(frame.inside)
@@ -239,7 +239,8 @@ class Cache:
         """Tell those who waited what they are to compute now."""
         for call, keys in granted:
             self._misses += len(keys)
-            self._answer(call, {}, [call.keys.index(key) for key in keys])
+            places = {key: place for place, key in enumerate(call.keys)}
+            self._answer(call, {}, [places[key] for key in keys])
 
     # Fills
 
@@ -254,7 +255,7 @@ class Cache:
             if is_there or not self._index.fits(value.content.size):
                 if not is_there:
                     self._refuse_size(value.content)
-                if value.data is None:
+                if value.name:
                     self._store.discard([value.name])
                 if call is not None:
                     self._grant(self._flights.failed(call, [key]))
@@ -263,11 +264,16 @@ class Cache:
         for key, value in entries:
             self._flights.land(call, key, self._landed)
             self._landing[value.content.hash] += 1
-        acknowledge = partial(attempt.worker.send, {"type": "cached", "request": frame.request})
+        acknowledge = partial(self._acknowledge, attempt, frame.request)
         if self._store.is_persistent or any(value.data is None for _, value in entries):
             self._store.put(entries, partial(self._guarded, self._stored, entries, acknowledge))
         else:
             self._stored(entries, acknowledge, {})
+
+    def _acknowledge(self, attempt: Attempt, request: int) -> None:
+        # If it is over, its worker may have another child by now, which asks under the same numbers.
+        if attempt.at_end is not None:
+            attempt.worker.send({"type": "cached", "request": request})
 
     def _stored(
         self, entries: Sequence[tuple[bytes, Value]], acknowledge: Callable[[], None], refused: Mapping[bytes, str]

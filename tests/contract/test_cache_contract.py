@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import hosting
 import pytest
 
 from orchestrator import Supervisor, _worker
+from orchestrator._cache_file import CacheFile
 from tests.contract._fake_child import FakeChild, Frame
 from tests.contract._raw_child import RawChild, raw_child
 
@@ -161,6 +163,33 @@ async def test_an_attempt_that_is_over_leaves_nothing(talkers: list[Any]) -> Non
         assert len(flights) == 1
         talker.say_now({"type": "result", "fence": talker.running, "value": None})
         assert (len(flights), flights._calls, flights._waiting) == (0, {}, {})
+
+
+async def test_what_was_for_a_dead_child_is_not_told_to_the_next_one(
+    talkers: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+    write = CacheFile.write
+
+    def slowly(self: CacheFile, *args: Any) -> None:
+        assert free.wait(60)
+        write(self, *args)
+
+    async with Supervisor(workers=1, on_exit="cancel", cache=tmp_path / "cache.db") as supervisor:
+        monkeypatch.setattr(CacheFile, "write", slowly)
+        (talker,) = await busy(supervisor, talkers)
+        await talker.answers(op="get", request=1, keys=[A], wait=True)
+        assert await talker.answers(op="fill", request=2, lease=1, keys=[A], values=[{"json": "1"}]) == []
+        talker.end_now(signal="SIGKILL")
+        _, another = await busy(supervisor, talkers, 2)
+        assert await another.answers(op="get", request=2, keys=[A], wait=True) == []
+        free.set()
+        async with asyncio.timeout(20):
+            while another.heard[-1]["type"] != "cached":  # noqa: ASYNC110  nobody is told
+                await asyncio.sleep(0.001)
+        assert [frame for frame in another.heard if frame["type"] == "cached"] == [
+            {"type": "cached", "request": 2, "values": [{"json": "1"}]}
+        ]
 
 
 # A child, and a supervisor that says anything
