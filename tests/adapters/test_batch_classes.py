@@ -18,7 +18,6 @@ from orchestrator.exceptions import (
     JobQuarantined,
     JobTimedOut,
     PayloadError,
-    PoolBroken,
 )
 
 
@@ -59,7 +58,6 @@ def failed(type: str = "ValueError", *bases: str, traceback: str = "", **data: A
         (JobTimedOut("slow", timeout=1.0), "timeout"),
         (JobCrashed("died", certificate=None), "crash"),  # type: ignore[arg-type]
         (JobQuarantined("died", certificate=None), "poison"),  # type: ignore[arg-type]
-        (PoolBroken("it killed a child"), "crash"),
         (PayloadError("args[0].when", "is no date"), "invalid"),
         (PayloadError("parameter 'question'", "does not fit"), "invalid"),
         (PayloadError("result.x", "is a set"), "permanent"),

@@ -12,7 +12,6 @@ from orchestrator.exceptions import (
     JobQuarantined,
     JobTimedOut,
     PayloadError,
-    PoolBroken,
 )
 from orchestrator_adapters.batch._errors import BatchError
 
@@ -100,8 +99,8 @@ def _asked(classify: Callable[[Any], str | None], error: BaseException) -> Failu
 def _kind(error: BaseException, data: Any) -> FailureClass:
     if isinstance(error, JobQuarantined):
         return "poison"
-    if isinstance(error, JobCrashed | PoolBroken):
-        return "crash"  # the latter: it killed a child, and is not run in this process, where the others go on
+    if isinstance(error, JobCrashed):
+        return "crash"
     if isinstance(error, JobTimedOut):
         return "timeout"
     if isinstance(error, PayloadError):

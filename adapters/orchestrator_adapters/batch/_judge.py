@@ -39,7 +39,6 @@ class Judge:
         retries: The rules.
         classify: Asked first what kind of failure an error is.
         clock: Tells the moment, in seconds.
-        is_broken: Tells whether there is nobody to run records any more; else a broken pool is the fault of the record.
         stop: Ends the run.
         say: Shows a line.
     """
@@ -53,7 +52,6 @@ class Judge:
         classify: Callable[[Any], str | None] | None,
         *,
         clock: Callable[[], float],
-        is_broken: Callable[[], bool],
         stop: StopRun,
         say: Callable[[str], None],
     ) -> None:
@@ -63,7 +61,6 @@ class Judge:
         self._retries = retries
         self._classify = classify
         self._clock = clock
-        self._is_broken = is_broken
         self._stop = stop
         self._say = say
         self._spent = 0
@@ -90,7 +87,7 @@ class Judge:
             self._stop(f"the handler's module cannot be imported: {problem}", USAGE)
         elif isinstance(error, TargetError):
             self._stop(sentence(error), USAGE)
-        elif isinstance(error, SupervisorClosed) or (isinstance(error, PoolBroken) and self._is_broken()):
+        elif isinstance(error, PoolBroken | SupervisorClosed):
             self._stop(sentence(error), RESUMABLE)
         else:
             return False

@@ -116,7 +116,6 @@ class Run:
             Retries(options.attempts, options.retry_budget),
             settings.classify,
             clock=self._loop.time,
-            is_broken=lambda: self._isolation() == "process",
             stop=self.stop,
             say=say,
         )
