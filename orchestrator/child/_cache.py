@@ -17,9 +17,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Self, TypeVar, overload
 
     from orchestrator.child._scope import Scope
+
+    T = TypeVar("T")
 
 # Above this a value is a file that children read and write themselves: neither pipes nor the supervisor carry it.
 _LARGE = 64 * 1024
@@ -50,6 +52,13 @@ class Cache:
     def __repr__(self) -> str:
         return f"<Cache {self.name!r}>"
 
+    if TYPE_CHECKING:
+
+        @overload
+        def get_or_compute(self, key: Any, fn: Callable[[], Awaitable[T]]) -> Awaitable[T]: ...
+        @overload
+        def get_or_compute(self, key: Any, fn: Callable[[], T]) -> T: ...
+
     def get_or_compute(self, key: Any, fn: Callable[[], Any]) -> Any:
         """Return the value of a key, computed by `fn` if nobody has it yet.
 
@@ -72,6 +81,15 @@ class Cache:
 
             return _first(_look_up_async(search, compute_async))
         return _look_up(search, lambda keys: [_plain(fn())])[0]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def get_many(
+            self, keys: Iterable[Any], fn: Callable[[list[Any]], Awaitable[Iterable[T]]]
+        ) -> Awaitable[list[T]]: ...
+        @overload
+        def get_many(self, keys: Iterable[Any], fn: Callable[[list[Any]], Iterable[T]]) -> list[T]: ...
 
     def get_many(self, keys: Iterable[Any], fn: Callable[[list[Any]], Any]) -> Any:
         """Return the values of many keys, in their order; those that nobody has are computed in one call.

@@ -163,6 +163,21 @@ def right_child_calls() -> None:
     assert_type(child.resource("client", dict[str, int]), dict[str, int])
 
 
+async def right_cache() -> None:
+    async def compute() -> list[float]:
+        return [0.1]
+
+    async def compute_many(keys: list[str]) -> list[bytes]:
+        return [key.encode() for key in keys]
+
+    cache = child.cache("embeddings")
+    assert_type(cache.get_or_compute("key", lambda: [0.1]), list[float])
+    assert_type(await cache.get_or_compute({"model": "small"}, compute), list[float])
+    assert_type(cache.get_many(["a", "b"], lambda keys: [len(key) for key in keys]), list[int])
+    assert_type(await cache.get_many(["a", "b"], compute_many), list[bytes])
+    Supervisor(cache="cache.db", cache_bytes=2**30, cache_age=3600)
+
+
 def right_exceptions(error: JobError) -> None:
     assert_type(error.attempts, int)
     if isinstance(error, JobFailed):
@@ -215,6 +230,8 @@ def wrong_options() -> None:
     Supervisor(memory_limit="2G")  # type: ignore[arg-type]
     Journal("runs.db", "power")  # type: ignore[call-arg]
     Journal("runs.db", durability="disk")  # type: ignore[arg-type]
+    Supervisor(cache=True)  # type: ignore[arg-type]
+    child.cache("a").get_or_compute("key", 3)  # type: ignore[call-overload]
     child.effect_begin(3)  # type: ignore[arg-type, unused-awaitable]
     Job()  # type: ignore[call-arg]
     Job(scrape).timeout = 3  # type: ignore[misc]
