@@ -214,9 +214,10 @@ class Child:
                 if _is_cancelled():
                     raise
                 return  # killed before everybody knew of it, and who is told may be waiting for a full disk
-        init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp, **self._recipe.init}
+        init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp}
         if self._secrets:
             init["secrets"] = self._secrets
+        init |= self._recipe.init
         if self.killset.job_object is None and (witness is None or not witness.guards):
             init["parent"] = os.getpid()
         self.send(init)
