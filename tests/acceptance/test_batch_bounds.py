@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from orchestrator_adapters.batch import Batch
+from orchestrator_adapters.batch import Batch, Report
 
 DEADLINE = 30
 
@@ -128,3 +131,41 @@ async def test_retries_wait_without_a_child_and_go_first(tmp_path: Path) -> None
     order = [int(line) for line in Path(log).read_text("utf-8").split()]
     # While the first three waited for half a second, others ran.
     assert sorted(order[:3]) == [0, 1, 2] and set(order[3:6]).isdisjoint({0, 1, 2})
+
+
+@pytest.mark.soak
+def test_a_million_records_in_flat_memory() -> None:
+    total = 1_000_000
+    with open("in.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(f'{{"id": {number}, "text": "record number {number}"}}\n' for number in range(total))
+    me = psutil.Process()
+    sizes: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            sizes.append(me.memory_info().rss / 2**20)
+
+    def run() -> Report:
+        one = Batch("enriching:same", "in.jsonl", "out.jsonl", progress="none")
+        sizes.clear()
+        ended.clear()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            return one.run_blocking()
+        finally:
+            ended.set()
+            watcher.join()
+
+    report = run()
+    assert report.succeeded == total
+    tenth = len(sizes) // 10
+    print(f"{report.rate:,.0f} rows/s; memory {sizes[tenth]:.0f} to {max(sizes[tenth:]):.0f} MiB")
+    assert max(sizes[tenth:]) - sizes[tenth] <= 20
+    assert report.rate >= 8000
+    again = run()
+    print(f"all of them done before: {again.seconds:.1f} s; memory up to {max(sizes):.0f} MiB")
+    assert again.resumed == total and again.seconds <= 30
+    with open("in.jsonl", encoding="utf-8") as source, open("out.jsonl", encoding="utf-8") as output:
+        assert all(json.loads(one) == json.loads(other) for one, other in zip(source, output, strict=True))

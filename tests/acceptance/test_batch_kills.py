@@ -155,6 +155,15 @@ async def test_interrupt_finishes_what_runs_and_twice_cancels() -> None:
     assert report.exit_code == 130 and "SIGTERM" in (report.reason or "")
     # Whatever was sent has its result.
     assert notes().total() == report.succeeded < 200 and not Path("out.jsonl").exists()
+    # Slow records are not sent ahead: to finish what runs takes as long as one of them.
+    given["target"] = "enriching:noted_for_a_second"
+    one = Batch(**given, progress="none", name="slow")
+    running = asyncio.create_task(one.run())
+    async with asyncio.timeout(DEADLINE):
+        while one.snapshot().succeeded < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    one.interrupt()
+    assert (await running).succeeded <= 2 * (WORKERS + 1)
 
     held = options(20, "enriching:hold", until=str(Path("go").absolute()))
     one = Batch(**held, progress="none", name="held")

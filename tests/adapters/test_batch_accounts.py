@@ -77,7 +77,7 @@ class Pipeline(RuleBasedStateMachine):
         self.back(entry, kind, made, after)
 
     def back(self, entry: Entry, kind: Any, made: int, after: float | None) -> None:
-        self.gate.came_back()
+        self.gate.came_back(self.now)
         entry.made = made
         self.attempts += made
         if kind is None:

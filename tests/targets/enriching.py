@@ -86,6 +86,12 @@ def surrogates(record: Any) -> Any:
     return ["\ud800", record]
 
 
+def noted_for_a_second(record: dict[str, Any]) -> Any:
+    note(record)
+    time.sleep(1)
+    return record["id"]
+
+
 def obey(record: dict[str, Any]) -> Any:
     """Do `first` on the first call of a record, as often as `times` says, then return its number."""
     calls = note(record)

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# What was sent is finished when somebody presses Ctrl-C: of quick records so much is sent ahead, of slow ones nothing.
+_SECONDS_AHEAD = 0.25
+_INTERVAL = 0.1
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """A record that was taken from the source and is not done.
@@ -59,7 +64,8 @@ class Gate:
     A record is taken only while less than `task_queue_size` of them wait for a child, those that wait for a retry
     included. It is sent only when there is room for its result: at most `result_queue_size` results wait for the
     journal or the sink, beside one in each slot, as a child would hold it that finds its queue full. The record that
-    the sink has to get next is always sent: no room comes before it is done.
+    the sink has to get next is always sent: no room comes before it is done. Quick records are sent ahead of the
+    children, so that these never wait; slow ones are not, so that little is under way when the run is to end.
 
     Args:
         task_queue_size: Records that may wait, beside one in each slot.
@@ -74,6 +80,9 @@ class Gate:
         self._fresh: deque[Entry] = deque()
         self._due: list[tuple[float, int, Entry]] = []
         self._paused_until = float("-inf")
+        self._slots = slots
+        self._ahead = 0  # records that are sent beyond one for each slot
+        self._counted, self._since = 0, float("-inf")
         self.open: dict[int, Entry] = {}  # in the order of their numbers
         self.sent = 0
         self.uncommitted = 0  # came back, and are on their way to the journal
@@ -117,7 +126,7 @@ class Gate:
         return entry
 
     def _has_room(self) -> bool:
-        return self.sent + self.results < self._most_results
+        return self.sent < self._slots + self._ahead and self.sent + self.results < self._most_results
 
     def _take_awaited(self, now: float) -> Entry | None:
         """Return the record that the sink waits for, if it is here and due."""
@@ -142,10 +151,15 @@ class Gate:
         due = min((due for due, number, _ in self._due if has_room or number == self.awaited), default=None)
         return None if due is None else max(due, self._paused_until)
 
-    def came_back(self) -> None:
+    def came_back(self, now: float) -> None:
         """A record that was sent has an outcome, which is on its way to the journal."""
         self.sent -= 1
         self.uncommitted += 1
+        self._counted += 1
+        elapsed = now - self._since
+        if elapsed >= _INTERVAL:
+            self._ahead = int(_SECONDS_AHEAD * self._counted / elapsed)
+            self._counted, self._since = 0, now
 
     def again(self, entry: Entry) -> None:
         """The failed attempt is committed; the record is sent again when it is due."""

@@ -73,7 +73,7 @@ class Judge:
             self._gate.put_back()
             self._accounts.put_back()
             return
-        self._gate.came_back()
+        self._gate.came_back(self._clock())
         self._record(entry, outcome, error)
         if not self._gate.sent:
             self._store.flush()
@@ -140,7 +140,7 @@ class Judge:
 
     def refuse(self, entry: Entry, error: Exception) -> None:
         """End a record that cannot be sent."""
-        self._gate.came_back()
+        self._gate.came_back(self._clock())
         entry.made, entry.used = 0, {}
         failure = failure_of(error)
         self._give_up(entry, None, failure.kind, failure.error, failure.message)
