@@ -387,7 +387,7 @@ def test_a_wrong_member_of_a_job_is_named(make: Any, field: str) -> None:
 
 async def test_a_limit_that_does_not_exist_is_named() -> None:
     async with Supervisor(workers=1, limits=[Limit("api", concurrency=2)]) as supervisor:
-        with pytest.raises(ConfigurationError, match=r"job.limits.apj.*'api'"):
+        with pytest.raises(ConfigurationError, match=r"job.limits.apj.* known are api"):
             await supervisor.run(Job(dying.pid, limits={"apj": 1}))
         with pytest.raises(ConfigurationError, match=r"job.limits.api"):
             await supervisor.run(Job(dying.pid, limits={"api": 3}))
