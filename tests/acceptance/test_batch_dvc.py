@@ -137,6 +137,9 @@ class Pipeline:
             "npm_config_cache": str(folder / "npm-cache"),
             "NO_COLOR": "1",
         }
+        # No test asks the network for newer versions.
+        (folder / "global-config").mkdir()
+        (folder / "global-config" / "config").write_text("[core]\n    check_update = false\n    analytics = false\n")
         for name in ("params.yaml", "dvc.yaml", "package.json", "enrich.py"):
             (folder / name).write_text(file_of_guide(name), "utf-8")
         (folder / "handlers.py").write_text(HANDLERS, "utf-8")
