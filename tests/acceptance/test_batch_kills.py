@@ -177,3 +177,19 @@ async def test_interrupt_finishes_what_runs_and_twice_cancels() -> None:
     assert report.exit_code == 130 and report.succeeded == 0 and report.pending == 20
     Path("go").touch()
     assert (await Batch(**held, progress="none", name="held").run()).succeeded == 20
+
+
+async def test_interrupts_count_although_the_run_ends_for_another_reason() -> None:
+    log = str(Path("log").absolute())
+    held = [{"id": number, "log": log, "first": "sleep 60", "times": 1} for number in range(2)]
+    held[1]["first"] = "day"
+    given = {"target": "enriching:obey", "source": held, "params": {"multiprocessing": {"worker_count": 2}}}
+    one = Batch(**given, progress="none")
+    running = asyncio.create_task(one.run())
+    async with asyncio.timeout(DEADLINE):
+        while notes().total() < 2 or one.snapshot().waiting != 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    one.interrupt()
+    one.interrupt()
+    report = await asyncio.wait_for(running, 20)
+    assert report.exit_code == 75 and "daily quota" in (report.reason or "") and report.pending == 2

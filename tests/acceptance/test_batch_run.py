@@ -195,6 +195,7 @@ async def test_changed_input_keeps_results_by_content() -> None:
     assert notes() == Counter([each["id"] for each in records]) + Counter([1000, 1001, 0, 1])
     report = await batch("enriching:noted", write("in.jsonl", changed[:10])).run()
     assert report.total == report.resumed == 10 and len(lines("out.jsonl")) == 10
+    assert json.loads(Path("metrics.json").read_text("utf-8"))["total"] == 10
 
 
 async def test_unfinished_run_of_something_else_is_refused_with_the_difference() -> None:

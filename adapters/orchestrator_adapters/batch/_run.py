@@ -126,6 +126,7 @@ class Run:
         self._read: asyncio.Task[None] | None = None
         self._stopped: Stop | None = None
         self._is_cancelled = False
+        self._interrupts = 0
         self._fell_back = not settings.plan.in_children
         self._found: dict[str, Any] = {}
         self._facts: dict[str, Any] = {}
@@ -174,7 +175,8 @@ class Run:
 
     def interrupt(self, why: str) -> None:
         """Finish what runs; the second time, cancel it."""
-        if self._stopped is None or self._stopped.exit_code != INTERRUPTED:
+        self._interrupts += 1
+        if self._interrupts == 1:
             self._say(f"{why}: taking no more records; finishing what runs. Again cancels it.")
             self.stop(f"interrupted by {why}", INTERRUPTED)
             self._loop.call_later(FINISH_DEADLINE, self._too_late)
@@ -335,13 +337,14 @@ class Run:
             await asyncio.sleep(_WATCH_INTERVAL)
             if self._supervisor is None:
                 continue
-            self._look_at(self._supervisor)
-            statistics = self._supervisor.statistics()
-            if done != (now_done := self._accounts.done + self._accounts.retries):
-                done, restarts = now_done, statistics.restarts
-            elif statistics.restarts - restarts >= _HOPELESS:
-                last = next((each.last_death for each in statistics.workers if each.last_death is not None), None)
-                self.stop(f"children keep dying, whichever record they run: {last}", RESUMABLE, cancel=True)
+            with contextlib.suppress(OrchestratorError):  # it is closed: the run is over
+                self._look_at(self._supervisor)
+                statistics = self._supervisor.statistics()
+                if done != (now_done := self._accounts.done + self._accounts.retries):
+                    done, restarts = now_done, statistics.restarts
+                elif statistics.restarts - restarts >= _HOPELESS:
+                    last = next((each.last_death for each in statistics.workers if each.last_death is not None), None)
+                    self.stop(f"children keep dying, whichever record they run: {last}", RESUMABLE, cancel=True)
 
     def _isolation(self) -> str:
         return "process" if self._supervisor is None else self._supervisor.statistics().isolation
@@ -417,8 +420,10 @@ class Run:
             if not self._worked and accounts.attempts:
                 self._say(f"nothing to do: all {accounts.done:,} records were done before")
         elif self._stopped.exit_code == FAILED:
-            with contextlib.suppress(BatchError):
+            try:
                 report = await self._export(report, finished=False)
+            except BatchError as error:
+                self._say(f"warning: {error}")
         elif self._stopped.exit_code == USAGE:
             raise BatchError(self._stopped.reason)
         return replace(report, folder=settings.folder)
@@ -451,7 +456,8 @@ class Run:
         """Write the files beside the results, and note that the run is finished."""
         settings, earlier = self._settings, self._found
         # A run that had nothing to do leaves the numbers of the one that did it.
-        metrics = earlier.get("metrics") if not self._worked and earlier.get("finished") else None
+        same = self._accounts.resumed == self._accounts.taken and not (self._earlier and self._earlier.has_changed)
+        metrics = earlier.get("metrics") if same and earlier.get("finished") else None
         metrics = report.metrics() if metrics is None else metrics
         write_failed = settings.failed_always or report.failed
 
