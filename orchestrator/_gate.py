@@ -75,6 +75,7 @@ class Gate:
         self._window: Window | None = None
         self._capacity = 0.0  # of the bucket
         self._drawn = 0.0  # from the bucket, for the head of the line
+        self._credit = 0.0  # drawn, and not used
         self._debt = 0.0  # to be drawn before anything else
         self._speed = 0.0  # units a second that the bucket gives
         self._level = self._level_at = 0.0  # of the bucket, as far as anybody but the bucket knows
@@ -136,7 +137,7 @@ class Gate:
         # With the best that can be hoped for: the pace that is reached by then if nobody refuses.
         pace = self.adaptation.pace(now + by)
         demand = self._line.ahead_of(units) + ahead + units
-        level = 0.0 if paused else max(0.0, self._level - (now - self._level_at) * self._speed)
+        level = 0.0 if paused else self._fill() - self._credit
         missing = demand / pace + self._debt - self._drawn - (self._capacity - level)
         return max(paused + max(0.0, missing) / self._speed, self._window.wait(now, demand))
 
@@ -160,7 +161,7 @@ class Gate:
         head = self._line.head()
         self._line.leave(request)
         if not self._line:
-            self._drawn = 0.0
+            self._undraw()
         if head is request:
             self._reconsider()
 
@@ -209,13 +210,25 @@ class Gate:
             self._debt = min(self._debt + units / self._pace(), self._window.rate)
 
     def _refund(self, units: float) -> None:
-        # For the next in line; with nobody there it would come on top of the next burst.
-        if self._line and not self.is_paused():
-            self._drawn += units / self._pace()
+        if not self.is_paused():  # then everybody begins anew
+            self._credit += units / self._pace()
+
+    def _undraw(self) -> None:
+        """Keep what was drawn for nobody for those who come."""
+        self._credit += self._drawn
+        self._drawn = 0.0
+
+    def _fill(self) -> float:
+        """Return how full the bucket is; a credit for more than that would come on top of a whole burst."""
+        now = self._loop.time()
+        self._level = max(0.0, self._level - (now - self._level_at) * self._speed)
+        self._level_at = now
+        self._credit = min(self._credit, self._level)
+        return self._level
 
     def paused(self) -> None:
         """See to it that nothing comes at once when a pause that has just begun is over."""
-        self._drawn = 0.0
+        self._drawn = self._credit = 0.0
         self._debt = max(self._debt, self._capacity)  # the bucket will have filled up
         if self._leads:
             for request in tuple(self._ungranted):  # in their order, which they keep
@@ -236,7 +249,7 @@ class Gate:
                 self._window.add(self._last_granted, bounds.rate)  # nobody has counted them
         else:
             self._window.change(now, bounds.rate, bounds.per)
-        self._drawn = 0.0
+        self._drawn = self._credit = 0.0
         if bounds.rate is not None:
             self._make_bucket(bounds.rate)
             self._debt = self._capacity
@@ -309,8 +322,7 @@ class Gate:
                 finally:
                     self._advancing = False
         if not self._line:
-            # Kept, it would come on top of the next burst.
-            self._drawn = 0.0
+            self._undraw()
         # Nothing awaits between the loop's last look and here, so nobody can have queued unseen.
         self._pump = None
 
@@ -359,6 +371,12 @@ class Gate:
         if (missing := self._debt) <= self._window.rate * ROUNDING:
             self._debt = 0.0
             missing = self._head().units_at(self) / self._pace() - self._drawn
+            if self._credit > 0.0 and missing > 0.0:
+                self._fill()
+                given = min(self._credit, missing)
+                self._credit -= given
+                self._drawn += given
+                missing -= given
             if missing <= self._window.rate * ROUNDING:
                 return 0.0
         # In small pieces while the pace changes, so that what a low pace made dear is not paid when it has risen.
@@ -370,9 +388,7 @@ class Gate:
         return min(missing, piece)
 
     def _drew(self, amount: float) -> None:
-        now = self._loop.time()
-        self._level = max(0.0, self._level - (now - self._level_at) * self._speed) + amount
-        self._level_at = now
+        self._level = self._fill() + amount
         if self._debt > 0.0:
             self._debt = rounded(self._debt - amount)
         else:

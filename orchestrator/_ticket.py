@@ -127,15 +127,19 @@ class Ticket:
             self._timer.cancel()
             self._timer = None
 
-    def proceed(self) -> None:
-        """Go into the line of the next limit, or be granted when there is none left."""
+    def proceed(self, *, clear: bool = True) -> None:
+        """Go into the line of the next limit, or be granted when there is none left.
+
+        Args:
+            clear: An urgent one has others give way. Not when it gave way itself: they would take turns for ever.
+        """
         if self._done or self._at is not None:
             return  # cancelled by a neighbour's callback, or it waits
         for gate in self._wanted:
             if gate not in self._taken:
                 self._at = gate
                 gate.enter(self, urgent=self._urgent or gate in self._again)
-                if self._urgent and self._at is gate:
+                if clear and self._urgent and self._at is gate:
                     gate.clear_way(self)
                 return
         for gate in self._wanted:
@@ -215,4 +219,4 @@ class Ticket:
             at.leave(self)
         for gate in taken:
             gate.give_back(self)
-        self.proceed()
+        self.proceed(clear=False)
