@@ -75,7 +75,7 @@ class Judge:
             return
         self._gate.came_back(self._clock())
         self._record(entry, outcome, error)
-        if not self._gate.sent:
+        if not self._gate.is_quick or not self._gate.sent:
             self._store.flush()
 
     def _ends_run(self, error: BaseException | None) -> bool:

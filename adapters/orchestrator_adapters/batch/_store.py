@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A row waits this long for others to be committed with: a request to a model takes a thousand times as long.
+# A row waits this long for others to be committed with, unless `flush` says that there will be none soon.
 _LINGER = 0.001
 
 
