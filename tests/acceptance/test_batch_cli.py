@@ -82,12 +82,16 @@ class Started:
         try:
             return self.process.wait(DEADLINE)
         finally:
-            self.process.kill()
-            self.process.wait()
-            self._reader.join()
-            for stream in (self.process.stdout, self.process.stderr):
-                assert stream is not None
-                stream.close()
+            self.kill()
+
+    def kill(self) -> None:
+        """Leave nothing of it, whatever a test came to."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 class Project:
@@ -95,6 +99,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started: list[Started] = []
         (folder / "handlers.py").write_text(HANDLERS)
 
     def rows(self, *rows: dict[str, object]) -> None:
@@ -117,7 +122,8 @@ class Project:
         return self.do(*self.command(*options), **environment)
 
     def start(self, *options: str) -> Started:
-        return Started(self.folder, self.command(*options))
+        self.started.append(Started(self.folder, self.command(*options)))
+        return self.started[-1]
 
     def wait_until_one_waits(self) -> None:
         deadline = time.monotonic() + DEADLINE
@@ -143,7 +149,8 @@ class Project:
 def project(tmp_path: Path) -> Iterator[Project]:
     project = Project(tmp_path)
     yield project
-    (tmp_path / "go").touch()
+    for started in project.started:
+        started.kill()
 
 
 def test_success_is_0_and_says_what_happened_on_stderr_only(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -114,11 +115,17 @@ class Started:
             assert not self._reader.is_alive(), f"somebody still has the pipe after:\n{self.text}"
             return code
         finally:
-            if self.process.poll() is None or self._reader.is_alive():
+            self.kill()
+
+    def kill(self) -> None:
+        """Leave nothing of it, whatever a test came to."""
+        assert self.process.stdout is not None
+        if self.process.returncode is None or self._reader.is_alive():
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self._reader.join()
-            self.process.stdout.close()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
 
 
 class Pipeline:
@@ -126,6 +133,7 @@ class Pipeline:
 
     def __init__(self, folder: Path, path: str) -> None:
         self.folder = folder
+        self.started: list[Started] = []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "npm_"))}
         self.environment = {
             **inherited,
@@ -148,7 +156,8 @@ class Pipeline:
         self.run("dvc", "init", "--no-scm", "--quiet")
 
     def start(self, *command: str) -> Started:
-        return Started([*command], self.folder, self.environment)
+        self.started.append(Started([*command], self.folder, self.environment))
+        return self.started[-1]
 
     def run(self, *command: str) -> str:
         """Run a command that succeeds, and return what it wrote."""
@@ -187,8 +196,11 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, tools: str) -> Pipeline:
-    return Pipeline(tmp_path, tools)
+def pipeline(tmp_path: Path, tools: str) -> Iterator[Pipeline]:
+    pipeline = Pipeline(tmp_path, tools)
+    yield pipeline
+    for started in pipeline.started:
+        started.kill()
 
 
 ALL = range(1, RECORDS + 1)
