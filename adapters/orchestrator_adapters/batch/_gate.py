@@ -93,11 +93,6 @@ class Gate:
         self.is_closed = False
 
     @property
-    def half(self) -> int:
-        """Half of the results that may wait: so many in one commit let others run in the meantime."""
-        return max(1, self._most_results // 2)
-
-    @property
     def results(self) -> int:
         """Results that wait for the journal or the sink."""
         return self.uncommitted + self.ready

@@ -107,7 +107,7 @@ class Run:
         options = settings.plan.params.multiprocessing
         self._accounts = Accounts(self._loop.time(), settings.plan.slots)
         self._gate = Gate(options.task_queue_size, options.result_queue_size, settings.plan.slots)
-        self._store = Store(settings.folder, self._committed, self._store_failed, self._gate.half)
+        self._store = Store(settings.folder, self._committed, self._store_failed)
         self._delivery = Delivery(self._store, sink, options.result_queue_size, self._delivered)
         self._judge = Judge(
             self._gate,

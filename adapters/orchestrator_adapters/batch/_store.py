@@ -51,12 +51,9 @@ class Store:
         folder: Of the run.
         committed: Called on the loop when rows are safe, in the order of the commits.
         failed: Called on the loop, once, when the disk does not take a commit; nothing is committed any more then.
-        lot: Rows that are committed without waiting for more.
     """
 
-    def __init__(
-        self, folder: str, committed: Callable[[Commit], None], failed: Callable[[Exception], None], lot: int
-    ) -> None:
+    def __init__(self, folder: str, committed: Callable[[Commit], None], failed: Callable[[Exception], None]) -> None:
         self._folder = folder
         self._committed = committed
         self._failed = failed
@@ -64,7 +61,6 @@ class Store:
         self._inbox: SimpleQueue[Commit | _Call | None] = SimpleQueue()
         self._next = Commit()
         self._is_busy = False
-        self._lot = lot
         self._timer: asyncio.TimerHandle | None = None
         self._broken: Exception | None = None
         self._idle = asyncio.Event()
@@ -108,9 +104,7 @@ class Store:
             self._next.kept.append(row)
         if self._is_busy:
             return
-        if len(self._next) >= self._lot:
-            self.flush()
-        elif self._timer is None:
+        if self._timer is None:
             self._idle.clear()
             self._timer = self._loop.call_later(_LINGER, self._hand_over)
 
