@@ -82,6 +82,17 @@ async def test_functions_async_handlers_and_annotations() -> None:
     assert Path("none.jsonl").read_text("utf-8") == "null\nnull\n"
 
 
+async def test_typed_results_are_json_as_their_annotation_would_read_it() -> None:
+    for target in (enriching.priced, "enriching:priced"):
+        await batch(target, [{"text": "a", "cost": "1.50"}, {"text": "b", "cost": None}], fresh=True).run()
+        expected = '{"text":"a","cost":"1.50"}\n{"text":"b","cost":null}\n'
+        assert Path("out.jsonl").read_text("utf-8") == expected
+    await batch(enriching.numbered, [1], "numbered.jsonl").run()
+    assert lines("numbered.jsonl") == [{"2": "2026-01-02T00:00:00Z", "1": None}]
+    report = await batch(enriching.infinite, [1], "infinite.jsonl").run()
+    assert report.by_class == {"permanent": 1} and "the result holds inf" in lines("failed.jsonl")[0]["message"]
+
+
 async def test_async_iterator_and_async_sink() -> None:
     async def records() -> AsyncIterator[int]:
         for number in range(50):

@@ -8,7 +8,10 @@ import signal
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+
+from pydantic import BaseModel
 
 from orchestrator import child
 
@@ -134,6 +137,23 @@ async def later(record: dict[str, Any]) -> Any:
 
 def answer(question: Question) -> Answer:
     return Answer(f"{question.text}!", datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def infinite(record: Any) -> float:
+    return float("inf")
+
+
+def numbered(record: Any) -> dict[int, datetime | None]:
+    return {2: datetime(2026, 1, 2, tzinfo=UTC), 1: None}
+
+
+class Priced(BaseModel):
+    text: str
+    cost: Decimal | None
+
+
+def priced(question: Priced) -> Priced:
+    return question
 
 
 def two(one: Any, other: Any) -> Any:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-from orchestrator_adapters.batch._values import to_json_value
+from orchestrator_adapters.batch._values import Unfit, to_json_value
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
-_encode_as_is = msgspec.json.Encoder().encode
+
+def _dumped(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)  # pydantic's, which this package does not import
+    if callable(dump):
+        return dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_dumped).encode
 
 
 def record_hash(content: Any, problem: str | None) -> bytes:
@@ -27,16 +35,23 @@ def result_text(value: Any) -> bytes:
         Unfit: If it has no such form.
     """
     try:
-        text = _encode(value) if type(value) is set else _encode_as_is(value)
+        text = _encode(value)
     except (TypeError, ValueError, OverflowError):
-        # A pydantic model, or text that is not Unicode.
-        if _is_text_problem(value):
-            return _json(value)
-        return _encode_as_is(to_json_value(value)[0])
-    # msgspec writes infinities and NaN as null.
+        # A kind of value of its own, or text that is not Unicode.
+        return _json(value) if _is_text_problem(value) else _encode(to_json_value(value)[0])
     if b"null" in text and value is not None:
-        return _encode_as_is(to_json_value(value)[0])
+        _check_finite(msgspec.to_builtins(value, enc_hook=_dumped))
     return text
+
+
+def _check_finite(value: Any) -> None:
+    """Refuse infinities and NaN, which msgspec writes as null."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise Unfit(f"the record holds {value}, which JSON has no form for")
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_finite(part)
 
 
 def _is_text_problem(value: Any) -> bool:
@@ -49,7 +64,7 @@ def _is_text_problem(value: Any) -> bool:
 
 def _json(value: Any) -> bytes:
     try:
-        return _encode_as_is(value)
+        return _encode(value)
     except (UnicodeEncodeError, OverflowError):
         # Lone surrogates: the standard library's dialect knows them.
         return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")

@@ -101,7 +101,8 @@ class Judge:
             try:
                 entry.value = result_text(outcome.value)
             except Unfit as problem:
-                self._give_up(entry, outcome, "permanent", type(problem).__name__, f"result: {problem}")
+                text = str(problem).replace("the record", "the result", 1)
+                self._give_up(entry, outcome, "permanent", type(problem).__name__, text)
             else:
                 self._end_record(entry, outcome, entry.value.decode(), None, None)
             return
