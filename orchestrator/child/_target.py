@@ -119,7 +119,8 @@ def find(reference: str) -> Target:
     """
     module_name, _, path = reference.partition(":")
     module = sys.modules.get(module_name)
-    if module is None:
+    # Inline several threads may want a module at once: one that another thread is still importing is waited for.
+    if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
         # Not importlib: importing it costs, and __import__ is all that is needed here.
         __import__(module_name)
         module = sys.modules[module_name]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import codable
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator import callback
 from orchestrator._targets import Target, Targets, main_of_host
+from orchestrator.child._target import find
 from orchestrator.exceptions import TargetError
 
 
@@ -233,3 +237,24 @@ def test_slowness_counts_at_once_and_quickness_slowly(times: list[float]) -> Non
         assert target.seconds >= seconds - 1e-9, "never taken for quicker than it just was"
         if before is not None:
             assert target.seconds <= max(before, seconds) + 1e-9
+
+
+def test_a_module_that_another_thread_is_importing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_by_two.py").write_text(
+        "import orchestrator_test_gates as gates\ngates.begun.set()\nassert gates.go.wait(20)\ndef work(): ...\n"
+    )
+    gates: Any = types.ModuleType("orchestrator_test_gates")
+    gates.begun, gates.go = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, gates.__name__, gates)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(find, "imported_by_two:work")
+        assert gates.begun.wait(20)
+        second = threads.submit(find, "imported_by_two:work")
+        # It failed at once before; a moment is all that a wait can be shown by.
+        assert not wait([second], timeout=0.2).done
+        gates.go.set()
+        assert first.result(20).kind == second.result(20).kind == "sync"
+    del sys.modules["imported_by_two"]
