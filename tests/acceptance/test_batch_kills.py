@@ -93,6 +93,7 @@ def test_killed_anywhere_and_resumed(kills: int, count: int) -> None:
     assert set(computed) == set(range(50)) and computed.total() - 50 <= kills * WORKERS
     calls = notes()
     assert set(calls) == set(range(count))
+    print(f"{calls.total() - count} of {count} records ran again after {kills} kills")
     assert calls.total() - count <= kills * IN_FLIGHT
     # What is not committed is not counted: each record has one attempt that is.
     assert report["attempts"] == count
