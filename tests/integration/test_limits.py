@@ -40,8 +40,9 @@ async def until(reached: Any) -> None:
 
 async def storm(seconds: float, share: float, target: Any) -> dict[str, Any]:
     """Have four children call a server for so long, six at once; return what it counted."""
-    slots = 2 if target is calling.keep_calling_async else 1
-    with quota_server.QuotaServer(1.0, storm=share) as server:
+    # Six calls at once that take a tenth of a second, or four that take less: the rate is what bounds them.
+    slots, latency = (2, 0.1) if target is calling.keep_calling_async else (1, 0.03)
+    with quota_server.QuotaServer(1.0, latency=latency, storm=share) as server:
         limits = [Limit("api", rate=RATE, per=1)]
         async with Supervisor(workers=4, concurrency=slots, limits=limits, max_permits=6) as supervisor:
             await asyncio.gather(*(supervisor.run(calling.take, "api") for _ in range(4)))  # all children are there
