@@ -45,7 +45,8 @@ async def storm(seconds: float, share: float, target: Any) -> dict[str, Any]:
     with quota_server.QuotaServer(1.0, latency=latency, storm=share) as server:
         limits = [Limit("api", rate=RATE, per=1)]
         async with Supervisor(workers=4, concurrency=slots, limits=limits, max_permits=6) as supervisor:
-            await asyncio.gather(*(supervisor.run(calling.take, "api") for _ in range(4)))  # all children are there
+            take = calling.take_async if slots > 1 else calling.take  # children of the right flavour
+            await asyncio.gather(*(supervisor.run(take, "api") for _ in range(4 * slots)))
             end = time.monotonic() + seconds
             jobs = (supervisor.run(target, server.port, "api", end) for _ in range(4 * slots))
             answered = sum(await asyncio.gather(*jobs))
