@@ -23,6 +23,7 @@ from orchestrator_adapters.batch import _store_rows as rows
 from orchestrator_adapters.batch._accounts import Accounts, Snapshot, Tally
 from orchestrator_adapters.batch._delivery import Delivery
 from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, BatchError
+from orchestrator_adapters.batch._failure_lines import FailureLines
 from orchestrator_adapters.batch._feed import Feed
 from orchestrator_adapters.batch._gate import Gate
 from orchestrator_adapters.batch._judge import Judge, first_line, sentence
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 INTERRUPTED = 130
-# What runs at Ctrl-C gets this long to finish; a request to a model takes seconds, and the next run repeats the rest.
+# What runs when a run is stopped gets this long to finish: a request to a model takes seconds, and the next run repeats
+# the rest.
 FINISH_DEADLINE = 30.0
 # How often it is looked whether the supervisor fell back: nobody tells, and a second late is soon enough.
 _WATCH_INTERVAL = 0.5
@@ -132,6 +134,7 @@ class Run:
         self._facts: dict[str, Any] = {}
         self._failed_file: str | None = None
         self._worked = False
+        self._failures = FailureLines(say)
         self._live = LiveCounts(settings.folder)
         self._problem: Exception | None = None
 
@@ -168,6 +171,7 @@ class Run:
                 self._read.cancel()
             if self._feed is not None:
                 self._feed.wake()
+            self._loop.call_later(FINISH_DEADLINE, self._too_late)
         if cancel and not self._is_cancelled:
             self._is_cancelled = True
             if self._work is not None:
@@ -179,7 +183,6 @@ class Run:
         if self._interrupts == 1:
             self._say(f"{why}: taking no more records; finishing what runs. Again cancels it.")
             self.stop(f"interrupted by {why}", INTERRUPTED)
-            self._loop.call_later(FINISH_DEADLINE, self._too_late)
         else:
             if not self._is_cancelled:
                 self._say(f"{why}: cancelling what runs.")
@@ -374,6 +377,8 @@ class Run:
             entry = gate.end(row.number)
             accounts.settle(Tally(entry.made, entry.used, row.failure_class, row.inline), sent=entry.tried)
             delivery.hold(row.number, entry.value)
+            if row.failure_class is not None:
+                self._failures.show(row)
         for attempt in commit.tries:
             entry = gate.open[attempt.number]
             accounts.retry(Tally(entry.made, entry.used))
