@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # A limit without `burst` hands out one unit, and what comes in within this many seconds: a timer that wakes late can
 # then catch up.
 _CATCH_UP = 0.25
+# After a quiet time it hands out one unit, and what comes in within this many seconds. A larger crowd would come again a
+# window later, and again, each as close to the bound as can be: whoever counts at the far end forgives nothing.
+_AT_ONCE = 0.05
 # The share of the rate at which units are spread: so the window, which is a little wider than what is promised, seldom
 # has to hold anybody up, and a pump that woke late can make up for it.
 _SPREAD = 0.98
@@ -95,6 +98,13 @@ class Gate:
         self._bucket = AsyncLimiter(self._capacity, self._capacity / self._speed)
         self._level = 0.0
 
+    def _leave_crowds(self) -> None:
+        """Forget what came in while nobody waited, but for a little."""
+        if self._window is None or self.bounds.burst is not None:
+            return
+        most = min(self._capacity, 1 + _AT_ONCE * self._speed)
+        self._debt = max(self._debt, self._capacity - self._fill() + self._credit - most)
+
     # Looking
 
     def statistics(self) -> LimitStatistics:
@@ -145,6 +155,8 @@ class Gate:
 
     def enter(self, request: Request, *, urgent: bool = False) -> None:
         """Put a request into the line."""
+        if not self._line:
+            self._leave_crowds()
         self._line.add(request, request.units_at(self), urgent=urgent)
         if urgent:
             self._reconsider()

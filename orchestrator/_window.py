@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 
-# Whoever counts at the far end sees a late request and a punctual one closer together than they were granted. One per
-# cent of the window leaves room for that, and one more is left for who is late himself, to catch up.
-_WIDER = 1.01
+# Whoever counts at the far end sees a late request and a punctual one closer together than they were granted. Two per
+# cent of the window leave room for that.
+_WIDER = 1.02
 # Grants this close together share an entry, so that the list stays short whatever the rate.
 _GRAIN = 1 / 1024
 # Sums of fractions (ten times 0.1) may miss a bound by rounding.

@@ -150,7 +150,8 @@ def test_what_was_estimated_too_high_goes_to_others() -> None:
             client.ask(report, **{"llm.tokens": 20})
         await asyncio.sleep(20)
         # Estimated 20 and used 5: by estimates only a quarter of the rate would be used.
-        assert used >= 0.97 * 1000 * 20
+        # The last one in a window needs room for its whole estimate.
+        assert used >= 0.97 * (1000 - 15) * 20
         await clean(limits)
 
     virtual(body())
