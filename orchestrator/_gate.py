@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # A limit without `burst` hands out one unit, and what comes in within this many seconds: a timer that wakes late can
 # then catch up.
 _CATCH_UP = 0.25
-# After a quiet time it hands out one unit, and what comes in within this many seconds. A larger crowd would come again a
-# window later, and again, each as close to the bound as can be: whoever counts at the far end forgives nothing.
+# After a quiet time it hands out one unit, and what comes in within this many seconds. A larger crowd would come again
+# a window later, and again, each as close to the bound as can be: whoever counts at the far end forgives nothing.
 _AT_ONCE = 0.05
 # The share of the rate at which units are spread: so the window, which is a little wider than what is promised, seldom
 # has to hold anybody up, and a pump that woke late can make up for it.
