@@ -85,7 +85,7 @@ def test_folder_that_takes_no_file() -> None:
     Path("taken").write_text("a file", "utf-8")
     with pytest.raises(BatchError, match="taken") as caught:
         batch("enriching:same", [1], folder="taken").run_blocking()
-    assert caught.value.exit_code == 75
+    assert caught.value.exit_code == 2
     with pytest.raises(BatchError, match="no_such_folder"):
         batch("enriching:same", [1], "no_such_folder/out.jsonl").run_blocking()
 
@@ -139,10 +139,10 @@ def test_host_without_children_and_without_fallback_ends_the_run_and_says_why(mo
 @pytest.mark.parametrize("fallback", ["in_process", "none"])
 def test_pool_that_breaks(fallback: str, capfd: pytest.CaptureFixture[str]) -> None:
     # No child is ever ready in time.
-    options = {"start_timeout": 0.01, "worker_count": 1, "fallback": fallback}
+    options = {"start_timeout": 0.001, "worker_count": 1, "fallback": fallback}
     report = batch("enriching:same", range(30), mp=options).run_blocking()
     reason = capfd.readouterr().err if fallback == "in_process" else report.reason or ""
-    assert "not ready within 0.01 s" in reason
+    assert "not ready within 0.001 s" in reason
     assert (report.exit_code, report.in_process) == ((0, 30) if fallback == "in_process" else (75, 0))
 
 

@@ -142,6 +142,22 @@ async def test_failures_have_classes_and_lines_of_their_own() -> None:
     assert "in.jsonl: line 9" in failed[3]["message"]
 
 
+async def test_the_first_failures_are_shown_as_they_come(capfd: pytest.CaptureFixture[str]) -> None:
+    records: list[Any] = obeying(*["value_error"] * 13)
+    for record in records:
+        record["times"] = 99
+    write("in.jsonl", records)
+    with open("in.jsonl", "a", encoding="utf-8") as file:
+        file.write("{broken\n")
+    report = await batch("enriching:obey", "in.jsonl", progress="log").run()
+    assert report.failed == 14
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(said) == 11
+    shown = [line for line in said[:-1] if ": permanent: ValueError: " in line]
+    bad = [line for line in said[:-1] if line.startswith("failed: line 14: invalid: in.jsonl: line 14: ")]
+    assert len(shown) + len(bad) == 10 and "not shown here" in said[-1]
+
+
 async def test_attempts_bound_retries_and_crashes_become_poison() -> None:
     records = obeying("code 503", "die", "throttle 0.01", times=99)
     report = await batch("enriching:obey", write("in.jsonl", records)).run()
@@ -263,6 +279,7 @@ async def test_in_process_gives_the_same_and_says_so() -> None:
 
 async def test_wrong_from_the_start_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
+    Path("a_file").write_text("no folder", "utf-8")
     Path("imported_broken.py").write_text("import no_such_dependency\ndef work(record): ...\n", "utf-8")
     for options, told in (
         ({"target": "enriching"}, "package.module:function"),
@@ -275,6 +292,8 @@ async def test_wrong_from_the_start_is_one_clear_error(tmp_path: Path, monkeypat
         ({"max_failures": -1}, "max_failures"),
         ({"name": "a/b"}, "name"),
         ({"failed": "metrics.json"}, "metrics.json"),
+        ({"failed": "a_file/failed.jsonl"}, "failed: .*a_file.* cannot be written"),
+        ({"metrics": "a_file/metrics.json"}, "metrics: .*a_file.* cannot be written"),
         ({"sections": {"limits": {"api": {"rat": 1}}}}, "rat"),
     ):
         with pytest.raises(BatchError, match=told) as caught:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.exceptions import ConfigurationError
 from orchestrator_adapters.batch._accounts import Snapshot
 from orchestrator_adapters.batch._errors import BatchError
+from orchestrator_adapters.batch._exports import check_place
 from orchestrator_adapters.batch._log_lines import warnings_shown
 from orchestrator_adapters.batch._params import load_params
 from orchestrator_adapters.batch._progress import MODES, display_for
@@ -195,6 +196,13 @@ class Batch:
             fresh=self._fresh,
         )
         _check_files(settings, source, sink)
+        # What was asked for by name; the others are beside the output, which is checked by itself.
+        for what, given, path in (
+            ("failed", self._failed, settings.failed),
+            ("metrics", self._metrics, settings.metrics),
+        ):
+            if given is not None:
+                check_place(what, path)
         return settings
 
     def _loaded_classify(self) -> Callable[[Any], str | None] | None:

@@ -74,10 +74,26 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
+def check_place(what: str, path: str) -> None:
+    """Hold that a file can be written when the run ends; makes its folder.
+
+    Raises:
+        BatchError: If it cannot.
+    """
+    folder = os.path.dirname(path) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise BatchError(f"{what}: {path!r} cannot be written: {reason(error)}; name another file") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BatchError(f"{what}: {path!r} cannot be written: its folder is read-only; name another file")
+
+
 def _replace(path: str, write: Callable[[BinaryIO], object]) -> None:
     folder, name = os.path.split(path)
     partial = os.path.join(folder, f".{name}.partial")
     try:
+        os.makedirs(folder or ".", exist_ok=True)
         with open(partial, "wb") as file:
             write(file)
             file.flush()

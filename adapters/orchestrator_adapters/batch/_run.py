@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -468,11 +467,9 @@ class Run:
 
         def write(connection: Any) -> None:
             if write_failed:
-                os.makedirs(os.path.dirname(settings.failed) or ".", exist_ok=True)
                 _exports.write_failed(connection, settings.failed)
             elif self._failed_file == settings.failed:
                 _exports.remove(settings.failed)
-            os.makedirs(os.path.dirname(settings.metrics) or ".", exist_ok=True)
             _exports.write_metrics(metrics, settings.metrics)
             facts: dict[str, Any] = {"failed_file": settings.failed if write_failed else None}
             if finished:

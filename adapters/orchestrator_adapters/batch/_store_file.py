@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 
-from orchestrator_adapters.batch._errors import RESUMABLE, BatchError, reason
+from orchestrator_adapters.batch._errors import RESUMABLE, USAGE, BatchError, reason
 
 JOURNAL = "journal.db"
 # "ORCB": says to `file` and to us that a database is the journal of a batch.
@@ -85,7 +85,8 @@ def open_store(folder: str, *, create: bool = True) -> sqlite3.Connection:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         text = f"the run's folder {folder!r} cannot be written: {reason(error)}; name another one, or make room"
-        raise BatchError(text, RESUMABLE) from error
+        never = isinstance(error, NotADirectoryError | FileExistsError)  # a file is in its place
+        raise BatchError(text, USAGE if never else RESUMABLE) from error
     connection = sqlite3.connect(
         path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
     )
