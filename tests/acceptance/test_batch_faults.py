@@ -140,7 +140,10 @@ def test_host_without_children_and_without_fallback_ends_the_run_and_says_why(mo
 def test_pool_that_breaks(fallback: str, capfd: pytest.CaptureFixture[str]) -> None:
     # No child is ever ready in time.
     options = {"start_timeout": 0.001, "worker_count": 1, "fallback": fallback}
-    report = batch("enriching:same", range(30), mp=options).run_blocking()
+    for _ in range(5):
+        report = batch("enriching:same", range(30), mp=options, fresh=True).run_blocking()
+        if not report.in_children:
+            break  # else one was quicker than the timer, as happens on a quiet machine
     reason = capfd.readouterr().err if fallback == "in_process" else report.reason or ""
     assert "not ready within 0.001 s" in reason
     assert (report.exit_code, report.in_process) == ((0, 30) if fallback == "in_process" else (75, 0))
