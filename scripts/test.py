@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import _browser
+
 # Each is a marker in pyproject.toml; a test without one of them is in the quick lane.
 LANES = ("browser", "frozen", "soak", "conformance")
 
@@ -27,6 +29,7 @@ def main() -> int:
     ended: list[tuple[str, int, float]] = []
     if not (options.no_check or options.lane):
         ended.append(("check", *_run("scripts/check.py")))
+    _browser.provide()  # tests that drive a browser are skipped without one, and fail in CI
     selection = ["-m", _expression(options.lane)] if not options.all else []
     if not options.lane:
         # Files go as a whole to one of two processes; long lanes have the machine to themselves, for their figures.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -39,6 +41,36 @@ def private_temp_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def found_by_the_scripts() -> tuple[str | None, str | None]:
+    spec = importlib.util.spec_from_file_location("scripts_browser", TESTS.parent / "scripts" / "_browser.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: tuple[str | None, str | None] = module.find()
+    return found
+
+
+def given_or_skipped(path: str | None, what: str) -> str:
+    if path is None:
+        why = f"there is no {what} here: `python3 scripts/test.py` installs it or says what to install"
+        # Where the checks of a change run, a test that was left out must not pass for one that was run.
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """The program of a Chromium, for tests that drive one; they ask for no other name or place."""
+    path, _ = found_by_the_scripts()
+    return given_or_skipped(path and shutil.which(path), "browser")
+
+
+@pytest.fixture(scope="session")
+def ffmpeg_path() -> str:
+    """The program of ffmpeg, for tests of videos."""
+    return given_or_skipped(found_by_the_scripts()[1], "ffmpeg")
 
 
 @pytest.fixture(autouse=True)
