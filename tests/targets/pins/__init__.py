@@ -1,0 +1,1 @@
+"""Somebody's own app, which knows nothing of child processes."""
