@@ -40,6 +40,7 @@ class Line:
         sizes: Parameters of a full run.
         quick: Parameters that differ with `--quick`.
         timeout: Seconds after which one run is given up and its processes are killed.
+        browser: Whether it drives a real browser.
         weight: How many times the asked number of repeats is run: short, jumpy measurements need more of them.
     """
 
@@ -50,6 +51,7 @@ class Line:
     quick: dict[str, Any] = field(default_factory=dict)
     timeout: float = 60.0
     weight: float = 1.0
+    browser: bool = False
 
 
 def _names(*peers: type[Peer]) -> tuple[str, ...]:
@@ -274,6 +276,41 @@ LINES: tuple[Line, ...] = (
         OURS,
         {"hits": 4_000, "workers": 2, "batch": 100, "large": 10_000_000},
         {"hits": 1_000},
+    ),
+    Line(
+        "browser",
+        (
+            Metric("warm", "one browser job, the child's browser is warm", "s"),
+            Metric("plain", "… a plain Playwright loop that keeps its browser", "s"),
+            Metric("against_plain", "… the job, times the plain loop", ""),
+            Metric("launch", "… Playwright and a browser started for each job", "s"),
+            Metric("against_launch", "… that, times the job", "", higher=True),
+            Metric("relaunch", "… a browser started for each job, Playwright's driver kept", "s"),
+            Metric("against_relaunch", "… that, times the job", "", higher=True),
+            Metric("evidence", "… the job with the usual evidence: a trace, kept if it fails", "s"),
+        ),
+        OURS,
+        {"rounds": 12, "jobs": 5},
+        {"rounds": 6, "jobs": 3},
+        timeout=300,
+        weight=0.2,
+        browser=True,
+    ),
+    Line(
+        "publisher",
+        (
+            Metric("direct", "somebody's class publishes 5 pins, called directly", "s"),
+            Metric("child", "… in a child that runs", "s"),
+            Metric("first", "… in a child for the first time, importing Playwright included", "s"),
+            Metric("created", "… the child by itself: supervisor opened → first answer", "s"),
+            Metric("round_trip", "… the job by itself, without work, p50", "s"),
+        ),
+        OURS,
+        {"rounds": 10, "small": 500},
+        {"rounds": 5, "small": 200},
+        timeout=300,
+        weight=0.2,
+        browser=True,
     ),
 )
 

@@ -62,6 +62,11 @@ def measure(line: str, peer: str, sizes: dict[str, Any]) -> Figures:
         import _bench_cache
 
         return _bench_cache.cache(**sizes)
+    if line in ("browser", "publisher"):
+        import _bench_browser
+
+        drive: Callable[..., Figures] = getattr(_bench_browser, line)
+        return drive(**sizes)
     if line == "limit":
         return limit(peer, **sizes)
     if line.startswith("payload"):

@@ -140,6 +140,8 @@ def verdicts(runs: Runs) -> list[Verdict]:
     at_least("run: within 25 % of the no-op line", "rows", "rate", times(0.75, median("noop", "rate")))
     at_most("run --journal: parent's memory flat within 20 MB", "rows-journal", "drift", 20.0)
     at_least("run --journal ≥ 8,000 rows/s", "rows-journal", "rate", 8_000)
+    at_most("browser job, warm browser ≤ 1.15 × a plain loop that keeps its browser", "browser", "against_plain", 1.15)
+    at_least("browser job, warm browser ≥ 3 × one launch per job", "browser", "against_launch", 3)
     at_most("single durable submit p50 ≤ 3 ms at power durability", "journal-submit", "p50", 0.003)
     return found
 

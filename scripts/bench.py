@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _browser
 from _bench_driver import machine, run_lines
 from _bench_lines import LINES
 from _bench_peers import PEERS
@@ -41,6 +42,8 @@ def main() -> int:
         return 0
     lines = [line for line in LINES if not options.only or line.name in options.only]
     peers = ["ours", "python -c pass", *options.peer] if options.peer else []
+    if any(line.browser for line in lines):
+        _browser.provide()
     # pip compiled the peers when it installed them; this project is installed in place, so the same is done here.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for folder in ("orchestrator", "scripts"):

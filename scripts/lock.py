@@ -37,7 +37,8 @@ def main() -> int:
         uv = _install_uv(Path(scratch))
         _pin(uv, "dev", build, ["--extra", "dev", *upgrade])
         _pin(uv, "runtime", build, ["--constraints", "requirements/dev.txt"])
-        _pin(uv, "bench", [*build, *PEERS], ["--extra", "playwright", "--constraints", "requirements/dev.txt", *upgrade])
+        extras = ["--extra", "playwright"]
+        _pin(uv, "bench", [*build, *PEERS], [*extras, "--constraints", "requirements/dev.txt", *upgrade])
         extras = ["--extra", "batch", "--extra", "gemini"]
         _pin(uv, "llm", [*build, *EXAMPLE], [*extras, "--constraints", "requirements/dev.txt", *upgrade])
         _pin(uv, "dvc", DVC, upgrade, project=False)
