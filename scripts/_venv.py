@@ -61,7 +61,7 @@ STAMP = "orchestrator-setup.json"
 # for each other; set to "none" by people who bring an environment of their own.
 VARIABLE = "ORCHESTRATOR_VENV"
 # A set of requirements also serves those that ask for one that it contains.
-CONTAINS = {"dev": ("runtime",)}
+CONTAINS = {"dev": ("runtime", "demo"), "demo": ("runtime",)}
 
 
 class Stamp(NamedTuple):
