@@ -20,6 +20,8 @@ EDITABLE = ["editables"]
 PEERS = ["aiomultiprocess", "loky", "pebble", "trio-parallel", "uvloop; sys_platform != 'win32'"]
 # What the worked example of a batch adds: a small model of embeddings within its package, and the records.
 EXAMPLE = ["wordllama>=0.4", "emoji>=2.15"]
+# What the demo's second part adds: the pin board, beside the browser's driver, which is an extra.
+BOARD = ["starlette>=0.48", "uvicorn>=0.37", "python-multipart>=0.0.18"]
 # What tests run as people do, in an environment of its own: it would bind the versions of everything else.
 DVC = ["dvc>=3.60"]
 # An index, a file or a folder of this machine has no place in what everybody installs from.
@@ -37,6 +39,7 @@ def main() -> int:
         uv = _install_uv(Path(scratch))
         _pin(uv, "dev", build, ["--extra", "dev", *upgrade])
         _pin(uv, "runtime", build, ["--constraints", "requirements/dev.txt"])
+        _pin(uv, "demo", [*build, *BOARD], ["--extra", "publisher", "--constraints", "requirements/dev.txt"])
         extras = ["--extra", "playwright"]
         _pin(uv, "bench", [*build, *PEERS], [*extras, "--constraints", "requirements/dev.txt", *upgrade])
         extras = ["--extra", "batch", "--extra", "gemini"]

@@ -8,6 +8,7 @@ import argparse
 import signal
 import sys
 import threading
+from typing import Any
 
 from _pin_board import PASSWORD, USERNAME, PinBoard
 
@@ -17,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="pin_board.py", description=__doc__, epilog=f"Log in as {USERNAME} with the password {PASSWORD}."
     )
-    share = {"type": float, "default": 0.0, "metavar": "SHARE"}
+    share: dict[str, Any] = {"type": float, "default": 0.0, "metavar": "SHARE"}
     parser.add_argument("--port", type=int, default=8123, help="0 for any free port; by default %(default)s")
     parser.add_argument("--errors", **share, help="share of the pages that fail with status 500, such as 0.1")
     parser.add_argument("--lost-answers", **share, help="share of the publishes that fail after the pin is stored")
