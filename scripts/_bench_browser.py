@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,13 @@ def browser(rounds: int, jobs: int) -> Figures:
     """
     from orchestrator_adapters.playwright import ArtifactPolicy, BrowserJob
 
-    none = ArtifactPolicy(trace="off", video="off", screenshot="off", console="off")
-    with BlockingSupervisor(workers=1) as supervisor, sync_playwright() as playwright, ThreadPoolExecutor(1) as aside:
+    with (
+        BlockingSupervisor(workers=1) as supervisor,
+        sync_playwright() as playwright,
+        ThreadPoolExecutor(1) as aside,
+        tempfile.TemporaryDirectory(prefix="bench-browser-") as folder,
+    ):
+        policy = ArtifactPolicy(folder=folder)
         kept = playwright.chromium.launch(**launch_options())
 
         def relaunched() -> Any:
@@ -54,8 +60,8 @@ def browser(rounds: int, jobs: int) -> Figures:
                     fresh.close()
 
         ways: dict[str, Callable[[], Any]] = {
-            "warm": lambda: supervisor.run(BrowserJob(facts, args=(PAGE,), artifacts=none)),
-            "evidence": lambda: supervisor.run(BrowserJob(facts, args=(PAGE,))),
+            "warm": lambda: supervisor.run(BrowserJob(facts, args=(PAGE,), artifacts="off")),
+            "evidence": lambda: supervisor.run(BrowserJob(facts, args=(PAGE,), artifacts=policy)),
             "plain": lambda: visit(kept),
             # On a thread of its own, for the sync API stands once on a thread.
             "launch": lambda: aside.submit(all_of_it).result(),

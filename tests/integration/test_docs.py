@@ -70,7 +70,9 @@ RUN = [page for page in PAGES if is_run(page) and page.name != "embed.md"]  # th
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the pages show the signals and paths of POSIX systems")
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_programs_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
+def test_programs_print_what_the_page_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if any("playwright" in block.text for block in blocks(page) if block.title):
+        request.getfixturevalue("browser_path")
     for block in blocks(page):
         if block.title:
             (tmp_path / block.title).write_text(block.text, "utf-8")
@@ -109,7 +111,7 @@ def run(command: str, folder: Path) -> tuple[str, str]:
     while "=" in words[0]:
         name, _, env[name] = words.pop(0).partition("=")
     words[:1] = {"python": [sys.executable], "orchestrator": [sys.executable, "-m", "orchestrator"]}[words[0]]
-    ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=120, check=False)
     # What a shell says of a program that was killed.
     return ended.stdout, ended.stderr + ("Killed\n" if ended.returncode == -9 else "")
 
