@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestrator import child, exceptions, testing
+    from orchestrator._fixture import Fixture
     from orchestrator._frozen import freeze_support
     from orchestrator._handle import JobHandle
     from orchestrator._journal import Journal
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "BlockingSupervisor",
+    "Fixture",
     "Job",
     "JobHandle",
     "Journal",
@@ -32,6 +34,7 @@ __all__ = (
 # Children import this module: a name costs nothing until it is asked for.
 _HOMES = {
     "BlockingSupervisor": "blocking",
+    "Fixture": "_fixture",
     "Job": "_models",
     "JobHandle": "_handle",
     "Journal": "_journal",

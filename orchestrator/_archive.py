@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator import _codec, exceptions
+from orchestrator._fixture import Fixture
 from orchestrator._models import DeathCertificate, ErrorRecord, Job, RetryPolicy, Status
 from orchestrator._store_rows import StoredOutcome
 from orchestrator.child._target import MAIN
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # Options that travel by themselves: what the payload or a column of its own holds is not repeated.
 _OPTIONS = ("timeout", "queue_timeout", "total_timeout", "progress_timeout", "convert")
 # Of the job frame: what is learnt of the target, or said by the job's options.
-_NO_PART_OF_THE_CALL = ("kind", "tell", "key")
+_NO_PART_OF_THE_CALL = ("kind", "tell", "key", "fixture", "flavour")
 _encode = msgspec.json.Encoder().encode
 # Where an error's message lies among its arguments is its class's business; these have data of their own.
 _ERRORS: dict[str, Any] = {name: getattr(exceptions, name) for name in exceptions.__all__}
@@ -51,13 +52,17 @@ def options_of(job: Job, target: Target, reconcile: str | None, main: Mapping[st
         main: This program's main module.
     """
     options: dict[str, Any] = {name: getattr(job, name) for name in _OPTIONS}
-    options["retry"] = None if job.retry is None else {f.name: getattr(job.retry, f.name) for f in fields(RetryPolicy)}
+    options["retry"], options["fixture"] = _members(job.retry), _members(job.fixture)
     options["limits"] = dict(job.limits)
     options["kind"] = target.kind
     options["reconcile"] = reconcile
     if target.reference.startswith(f"{MAIN}:") or (reconcile or "").startswith(f"{MAIN}:"):
         options["main"] = main
     return _encode({name: value for name, value in options.items() if value}).decode()
+
+
+def _members(value: RetryPolicy | Fixture | None) -> dict[str, Any] | None:
+    return None if value is None else {each.name: getattr(value, each.name) for each in fields(value)}
 
 
 def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str | None, str | None]:
@@ -72,13 +77,14 @@ def job_of(stored: StoredJob, main: Mapping[str, str] | None) -> tuple[Job, str 
         raise ConfigurationError("job.target", f"is of the main module of another program, {' '.join(its.values())}")
     kind = options.pop("kind", None)
     ran = options.pop("ran", None)
-    retry = options.pop("retry", None)
+    retry, fixture = options.pop("retry", None), options.pop("fixture", None)
     job = Job(
         stored.target,
         key=stored.key,
         priority=stored.priority,
         effects=stored.effects,  # type: ignore[arg-type]
         retry=None if retry is None else RetryPolicy(**retry),
+        fixture=None if fixture is None else Fixture(**fixture),
         **options,
     )
     return job, kind, None if ran is None else _encode(ran).decode()

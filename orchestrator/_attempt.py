@@ -122,7 +122,9 @@ class Attempt:
         self.why = why
         self.bound = bound
         self._disarm()
-        self.worker.send({"type": "cancel", "fence": self.fence, "stack": why != "cancelled"})
+        cancelled = why == "cancelled"
+        frame = {"type": "cancel", "fence": self.fence, "stack": not cancelled}
+        self.worker.send({**frame, "why": "cancel" if cancelled else "timeout"})
         self._timer = self.loop.call_later(self.worker.grace, self._lose_patience)
         if self.at_end is not None:
             self.at_end(self)

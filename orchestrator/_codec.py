@@ -111,7 +111,8 @@ def encode_job(job: Job, target: Target, args: Sequence[Any], kwargs: Mapping[st
         TargetError: If the arguments do not fit the target's signature.
     """
     target.check_call(args, kwargs)
-    if job.init is None and job.key is None and not job.limits and _is_plain(args) and _is_plain(kwargs.values()):
+    plain = job.init is None and job.key is None and job.fixture is None and not job.limits
+    if plain and _is_plain(args) and _is_plain(kwargs.values()):
         try:
             body = b'"args":' + _encode(args)
             if kwargs:
@@ -179,6 +180,11 @@ class _Encoder:
             head += b'"tell":true,'
         if job.key is not None:
             head += b'"key":' + to_json(job.key) + b","
+        if job.fixture is not None:
+            fixture = {"function": job.fixture.function, "options": job.fixture.options}
+            head += b'"fixture":' + to_json(fixture) + b","
+            if job.fixture.flavour is not None:
+                head += b'"flavour":' + to_json(job.fixture.flavour) + b","
         if self._places:
             head += b'"callbacks":' + to_json(self._places) + b","
         body = b'"args":' + to_json(args)

@@ -190,7 +190,7 @@ class DurableJobs(Jobs):
             self._given_up[stored.id] = effects  # should what follows fail
         job, kind, ran = _archive.job_of(stored, self._main)
         self.limits.check(job.limits, "job.limits")
-        target = self._targets.resolve(stored.target)
+        target = self._targets.resolve(stored.target, job.fixture)
         if kind is not None:
             target.learn(kind)
         record = Record(stored.id, job, target, _codec.Payload(stored.head, stored.body), NOBODY)

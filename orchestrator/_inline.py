@@ -142,7 +142,7 @@ class InlineChild:
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
         await self._thread_over.wait()
-        await aclose_all(close_all(self.resources, self._report), self._report)
+        await aclose_all(close_all(self.resources, self.report), self.report)
         return 0
 
     def _end(self, end: Exit) -> None:
@@ -237,6 +237,10 @@ class InlineChild:
 
     def _take(self, frame: dict[str, Any]) -> None:
         fence = frame["fence"]
+        if "fixture" in frame:
+            problem = "it has a fixture, which takes a child process, and jobs run in this process now"
+            self._say(_wire.decode(error_line(Scope(fence, self), RuntimeError(problem), None, payload="fixture")))
+            return
         scope = self._scopes[fence] = Scope(fence, self)
         known = self._targets.get(frame["target"])
         if (frame.get("kind") if known is None else known.kind) in _ASYNC:
@@ -259,7 +263,7 @@ class InlineChild:
             ident = self._thread.ident or 0
             stack = thread_stack(ident) if task is None else task_stack(task, self._loop_thread, scope.generator)
             self._say({"type": "log", "fence": fence, "stream": "stack", "text": stack})
-        scope.cancel()
+        scope.cancel(frame.get("why") or "cancel")
         if task is not None:
             task.cancel()
         else:
@@ -358,7 +362,7 @@ class InlineChild:
         """Return whether this is the loop's thread, which has to answer: a wait here would never end."""
         return threading.get_ident() == self._loop_thread
 
-    def _report(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self._say({"type": "log", "fence": None, "stream": "stderr", "text": self.stderr.redact(text)})
 
     # Running
@@ -398,9 +402,9 @@ class InlineChild:
                 self._run_job(*found)
             if not self._is_async:
                 # What was made on this thread may not be touched from another.
-                later = close_all(self.resources, self._report)
+                later = close_all(self.resources, self.report)
                 if later:
-                    asyncio.run(aclose_all(later, self._report))
+                    asyncio.run(aclose_all(later, self.report))
         finally:
             self._soon(self._thread_ended)
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from orchestrator._events import Progress
+from orchestrator._fixture import Fixture
 from orchestrator.exceptions import ConfigurationError, OrchestratorError
 
 Seconds = float | timedelta
@@ -241,6 +242,7 @@ class Job:
             returns True if it did, False if it did not, None if it cannot tell.
         convert: `"exact"` sends Python values as they are; `"json"` rebuilds parameters from JSON forms and
             `"text"` from strings, both by the target's annotations.
+        fixture: What gives the target its first argument, and stays around the call; `args` are those after it.
     """
 
     target: Callable[..., Any] | str
@@ -258,6 +260,7 @@ class Job:
     effects: Effects = "pure"
     reconcile: Callable[..., Any] | str | None = None
     convert: Literal["exact", "json", "text"] = "exact"
+    fixture: Fixture | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.target) and not isinstance(self.target, str):
@@ -294,6 +297,8 @@ class Job:
                 raise ConfigurationError("job.reconcile", f"is for effects='external', not {self.effects!r}")
         if self.convert not in ("exact", "json", "text"):
             raise ConfigurationError("job.convert", f"must be exact, json or text, not {self.convert!r}")
+        if self.fixture is not None and not isinstance(self.fixture, Fixture):
+            raise ConfigurationError("job.fixture", f"must be a Fixture, not {self.fixture!r:.200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

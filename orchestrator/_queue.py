@@ -157,10 +157,9 @@ class Queue:
     def _lane_of(self, record: Record) -> Lane:
         if record.is_on_probation:
             return self._suspects
-        kind = record.target.kind
-        flavour = "any" if kind is None else "async" if kind in ("async", "async_generator") else "plain"
+        name = record.target.lane
         # Those that are counted while they run are admitted as by a limit without a name.
-        key = (flavour, *(sorted(record.job.limits) or [""])) if self._is_admitted(record) else (flavour,)
+        key = (name, *(sorted(record.job.limits) or [""])) if self._is_admitted(record) else (name,)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane()

@@ -80,6 +80,7 @@ class Submitter:
     def __init__(self, options: Options) -> None:
         self._targets = Targets(same_modules=options.command is None and not options.preload)
         self._largest = options.max_message_bytes
+        self._is_inline = options.isolation == "inline"
         self.catalogue = Catalogue(options.limits)
         self._numbers = itertools.count(1)
         self._template: tuple[Job, Target] | None = None  # what the last item was for, and its target
@@ -108,7 +109,11 @@ class Submitter:
         """Return the submission of a job."""
         if job.limits:
             self.catalogue.expand(job.limits, "job.limits")
-        found = self._targets.resolve(job.target)
+        found = self._targets.resolve(job.target, job.fixture)
+        if job.fixture is not None and self._is_inline:
+            raise TargetError(
+                f"{found.label} has a fixture, which takes a child process; this supervisor has isolation='inline'"
+            )
         if job.reconcile is not None:
             try:
                 self._targets.resolve(job.reconcile)

@@ -19,7 +19,11 @@ from orchestrator.exceptions import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from orchestrator._fixture import Fixture
+
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+# Of children whose main thread has nothing in it that any sync function could mind.
+PLAIN = "plain"
 _OPTIONS = frozenset(Job.__dataclass_fields__) - {"target", "args", "kwargs"}
 
 
@@ -30,6 +34,8 @@ class Target:
         reference: `module:function` as the child imports it.
         function: The function, or None when it was named by a string: then it is not imported here.
         kind: `sync`, `async`, `generator`, `async_generator`, or None while unknown.
+        flavour: Of the children that can run it; while the kind is unknown, as if it were sync.
+        lane: What tells its jobs from those for other children.
         seconds: How long its jobs ran lately, or None before the first one.
         asks_for_permits: Its jobs ask for permits while they run.
         job: The job with no options, for calls that have none.
@@ -42,19 +48,27 @@ class Target:
         "_rest",
         "_signature",
         "asks_for_permits",
+        "flavour",
         "function",
         "has_hints",
         "hints",
         "job",
         "kind",
+        "lane",
         "reference",
         "seconds",
     )
 
-    def __init__(self, reference: str, function: Callable[..., Any] | None) -> None:
+    def __init__(
+        self, reference: str, function: Callable[..., Any] | None, *, flavour: str = PLAIN, fixture: bool = False
+    ) -> None:
         self.reference = reference
         self.function = function
-        self.kind: str | None = None if function is None else kind_of(function)
+        self.kind: str | None = None
+        self.flavour = flavour
+        self.lane = f"any {flavour}"
+        if function is not None:
+            self._is_of(kind_of(function))
         self.seconds: float | None = None
         self.asks_for_permits = False
         self.job = Job(reference if function is None else function)
@@ -65,14 +79,22 @@ class Target:
         # Bounds of a call with positional arguments only, which needs no closer look.
         self._least, self._most = 0, -1
         if function is not None:
-            self._read_signature(function)
+            self._read_signature(function, given=1 if fixture else 0)
         self.has_hints = bool(self.hints)
 
-    def _read_signature(self, function: Callable[..., Any]) -> None:
+    def _is_of(self, kind: str) -> None:
+        self.kind = kind
+        if self.is_async:
+            self.flavour = "async"
+        self.lane = self.flavour
+
+    def _read_signature(self, function: Callable[..., Any], *, given: int) -> None:
         try:
             self._signature = inspect.signature(function)
         except (ValueError, TypeError):
             return  # some builtins have none: their own error will come back from the child
+        if given:
+            self._signature = _without_first(self._signature, self.label)
         self.hints = hints_of(function)
         kinds = inspect.Parameter
         positional = [
@@ -107,7 +129,7 @@ class Target:
     def learn(self, kind: str) -> bool:
         """Note the kind of a target that was named by a string; the child found it out. Return whether it fits."""
         if self.kind is None:
-            self.kind = kind
+            self._is_of(kind)
         return self.kind == kind
 
     def learn_time(self, seconds: float) -> None:
@@ -151,6 +173,18 @@ class Target:
                 )
 
 
+def _without_first(signature: inspect.Signature, label: str) -> inspect.Signature:
+    """Return the signature as the caller sees it, to whom the fixture's argument is none of his business."""
+    parameters = list(signature.parameters.values())
+    kinds = inspect.Parameter
+    first = parameters[0].kind if parameters else None
+    if first in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD):
+        return signature.replace(parameters=parameters[1:])
+    if first is kinds.VAR_POSITIONAL:
+        return signature
+    raise TargetError(f"{label}{signature} takes no positional argument; its fixture gives it the first one")
+
+
 class Targets:
     """Resolves targets, once each.
 
@@ -162,12 +196,14 @@ class Targets:
         self._known: dict[Any, Target] = {}
         self._same_modules = same_modules
 
-    def resolve(self, target: Callable[..., Any] | str) -> Target:
-        """Return the target.
+    def resolve(self, target: Callable[..., Any] | str, fixture: Fixture | None = None) -> Target:
+        """Return the target; what takes its first argument from a fixture is another one.
 
         Raises:
             TargetError: If a child could not find or should not run it; the message says what to do.
         """
+        if fixture is not None:
+            return self._beside(fixture, target)
         try:
             return self._known[target]
         except (KeyError, TypeError):
@@ -178,6 +214,15 @@ class Targets:
             self._known[target] = found
         except TypeError:
             return found  # an unhashable callable
+        return found
+
+    def _beside(self, fixture: Fixture, target: Callable[..., Any] | str) -> Target:
+        plain = self.resolve(target)
+        flavour = fixture.flavour or PLAIN
+        key = plain, flavour
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Target(plain.reference, plain.function, flavour=flavour, fixture=True)
         return found
 
     def _from_string(self, reference: str) -> Target:

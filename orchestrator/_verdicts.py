@@ -122,9 +122,11 @@ def another_job(record: Record, number: int) -> KeyConflict:
     return KeyConflict(f"{label(record)}: {text}; give this one a key of its own, or use another journal")
 
 
-def unsendable(record: Record, frame: _frames.Error) -> PayloadError:
-    """Return the error of a job whose arguments or result the child could not carry."""
+def unsendable(record: Record, frame: _frames.Error) -> PayloadError | TargetError:
+    """Return the error of a job whose arguments or result the child could not carry, or that it is no child for."""
     remote = frame.error
+    if frame.payload == "fixture":
+        return TargetError(f"{label(record)} cannot be run: {remote.message}")
     path, _, problem = remote.message.partition(": ")
     if frame.payload != "argument" and not path.startswith("result"):
         path, problem = "result", remote.message  # what broke does not say where: a full disk, a huge integer

@@ -124,9 +124,7 @@ class Worker:
         """Return whether its child may be sent this job now."""
         if not self.is_open() or self.leases is None or (record.is_on_probation and not self.is_fresh):
             return False
-        flavour = self.flavour
-        kind = record.target.kind
-        if flavour is not None and (flavour == "async") != (kind in ("async", "async_generator")):
+        if self.flavour is not None and self.flavour != record.target.flavour:
             return False
         return self.leases.takes(record)
 
@@ -140,7 +138,7 @@ class Worker:
         """Return whether its child will take such a job sooner or later."""
         if self.life.state in ("down", "backoff", "starting"):
             return not self.retiring and not self.is_blocked
-        matches = self.flavour is None or (self.flavour == "async") == record.target.is_async
+        matches = self.flavour is None or self.flavour == record.target.flavour
         return self.life.state == "ready" and matches and not self.turning
 
     def statistics(self) -> WorkerStatistics:
@@ -245,7 +243,7 @@ class Worker:
         if self.health.use.give():
             self._loop.call_soon(self.pool.relieve, self)
         if self.flavour is None and record.target.kind is not None:
-            self.flavour = "async" if record.target.is_async else "plain"
+            self.flavour = record.target.flavour
         frame = self.desk.sending(attempt, self.leases.add(attempt))
         if frame:
             self._outbox.append(frame)

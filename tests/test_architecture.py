@@ -50,7 +50,8 @@ TABLE = {
     # Pure: no clock, no I/O.
     "exceptions": row(),
     "_events": row(),
-    "_models": row("exceptions _events", packages="msgspec"),
+    "_fixture": row("exceptions _wire"),
+    "_models": row("exceptions _events _fixture", packages="msgspec"),
     "_statistics": row("_models"),
     "_state": row(VALUES),
     "_policy": row(VALUES),
@@ -109,7 +110,7 @@ TABLE = {
     ),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
-    "_archive": row(f"{VALUES} _codec _store_rows child", packages="msgspec"),
+    "_archive": row(f"{VALUES} _fixture _codec _store_rows child", packages="msgspec"),
     "_record": row(f"{VALUES} _state"),
     "_owners": row(),
     "_guarded_loop": row(),
@@ -172,6 +173,7 @@ PURE = (
     "_cache_index",
     "exceptions",
     "_events",
+    "_fixture",
     "_models",
     "_statistics",
     "_state",

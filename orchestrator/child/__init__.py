@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from orchestrator.child._cache import Cache
     from orchestrator.child._effect import Effect
+    from orchestrator.child._fixture import Call
     from orchestrator.child._permit import Permit
 
     T = TypeVar("T")
 
 __all__ = (
+    "Call",
     "JobCancelled",
     "artifact",
     "cache",
@@ -35,6 +37,14 @@ __all__ = (
     "stop_requested",
     "usage",
 )
+
+
+def __getattr__(name: str) -> object:
+    if name != "Call":
+        raise AttributeError(f"module 'orchestrator.child' has no attribute {name!r}")
+    from orchestrator.child._fixture import Call
+
+    return Call
 
 
 def progress(done: float, total: float | None = None, text: str = "") -> None:

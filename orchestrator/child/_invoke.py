@@ -223,17 +223,21 @@ def run_sync(
             target = find(frame)
             if target.is_async:
                 return None
-            function, args, kwargs = prepare(frame, target, scope)
-            if "tell" in frame:
-                scope.host.write(_called(scope))
-            started = time.perf_counter()
-            value = function(*args, **kwargs)
-            if target.kind == "generator":
-                value = _drain(value, scope)
-            elif hasattr(value, "__await__"):
-                import asyncio
+            if "fixture" in frame:
+                target = target.beside_fixture
+                value = _call_beside(frame, target, scope)
+            else:
+                function, args, kwargs = prepare(frame, target, scope)
+                if "tell" in frame:
+                    scope.host.write(_called(scope))
+                started = time.perf_counter()
+                value = function(*args, **kwargs)
+                if target.kind == "generator":
+                    value = _drain(value, scope)
+                elif hasattr(value, "__await__"):
+                    import asyncio
 
-                value = asyncio.run(_awaited(value))
+                    value = asyncio.run(_awaited(value))
         finally:
             scope.in_user_code = False
     except BaseException as error:
@@ -243,10 +247,58 @@ def run_sync(
             _fork.end_copy(error)
         return error_line(scope, error, started)
     finally:
+        if scope.hold is not None:
+            scope.hold.end()
         scope_variable.reset(token)
     if scope.host.copied:
         _fork.end_copy()
     return result_line(scope, value, target, started, limits)
+
+
+def _call_beside(frame: dict[str, Any], target: Target, scope: Scope) -> Any:
+    """Call a sync or generator target within its fixture."""
+    from orchestrator.child._fixture import Hold, make
+
+    function, args, kwargs = prepare(frame, target, scope)
+    value = None
+    manager = make(frame, function, scope, is_async=False)
+    scope.hold = Hold(manager, scope.host.report)
+    with manager as first:
+        if "tell" in frame:
+            scope.host.write(_called(scope))
+        value = function(first, *args, **kwargs)
+        if target.kind == "generator":
+            value = _drain(value, scope)
+        elif hasattr(value, "__await__"):
+            if hasattr(value, "close"):
+                value.close()
+            raise TypeError("the target returned an awaitable, and is no async function: what decorates it must be one")
+    return value
+
+
+async def _call_beside_async(frame: dict[str, Any], target: Target, scope: Scope) -> Any:
+    """Call an async or async-generator target within its fixture."""
+    from orchestrator.child._fixture import make
+
+    function, args, kwargs = prepare(frame, target, scope)
+    value = None
+    async with make(frame, function, scope, is_async=True) as first:
+        if "tell" in frame:
+            scope.host.write(_called(scope))
+        if target.kind == "async_generator":
+            await _drain_async(function(first, *args, **kwargs), scope)
+        else:
+            value = await function(first, *args, **kwargs)
+    return value
+
+
+async def _drain_async(items: Any, scope: Scope) -> None:
+    scope.generator = items
+    try:
+        async for item in items:
+            await scope.emit_async(item)
+    finally:
+        await items.aclose()
 
 
 def _called(scope: Scope) -> bytes:
@@ -280,20 +332,19 @@ async def run_async(
         target = find(frame)
         if not target.is_async:
             return None
-        function, args, kwargs = prepare(frame, target, scope)
-        if "tell" in frame:
-            scope.host.write(_called(scope))
-        started = time.perf_counter()
-        value = None
-        if target.kind == "async_generator":
-            items = scope.generator = function(*args, **kwargs)
-            try:
-                async for item in items:
-                    await scope.emit_async(item)
-            finally:
-                await items.aclose()
+        if "fixture" in frame:
+            target = target.beside_fixture
+            value = await _call_beside_async(frame, target, scope)
         else:
-            value = await function(*args, **kwargs)
+            function, args, kwargs = prepare(frame, target, scope)
+            if "tell" in frame:
+                scope.host.write(_called(scope))
+            started = time.perf_counter()
+            value = None
+            if target.kind == "async_generator":
+                await _drain_async(function(*args, **kwargs), scope)
+            else:
+                value = await function(*args, **kwargs)
     except BaseException as error:
         if scope.host.copied:
             _fork.end_copy(error)

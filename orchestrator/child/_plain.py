@@ -29,16 +29,17 @@ def run(runtime: Runtime) -> dict[str, Any] | None:
             return frame
         runtime.note_running(scope.fence)
         find = runtime.find
+        flavour = frame.get("flavour") or "plain"
         if runtime.flavour is None:
             if kind is not None:
-                runtime.announce(scope, "plain", kind)
+                runtime.announce(scope, flavour, kind)
             else:
 
-                def find(frame: dict[str, Any], scope: Any = scope) -> Target:
+                def find(frame: dict[str, Any], scope: Any = scope, flavour: str = flavour) -> Target:
                     # Only the target itself says what kind it is; to import it is a part of the job.
                     target = runtime.find(frame)
                     if not target.is_async:
-                        runtime.announce(scope, "plain", target.kind)
+                        runtime.announce(scope, flavour, target.kind)
                     return target
 
         runtime.running = scope

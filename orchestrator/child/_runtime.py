@@ -207,14 +207,16 @@ class Runtime:
     def on_signal(self, signum: int, frame: Any) -> None:
         """Raise JobCancelled in the main thread if its job is to end and it is running user code."""
         if not self._masked:
-            self.raise_if_cancelled()
+            self.raise_if_cancelled(frame)
 
-    def raise_if_cancelled(self) -> None:
+    def raise_if_cancelled(self, frame: Any = None) -> None:
         """Raise JobCancelled, once, if this is the main thread of a plain child whose job is to end."""
         scope = self.running
         if scope is None or not scope.cancelled or scope.raised or not scope.in_user_code:
             return
         if get_ident() == self._main and not self.copied and not _is_importing():
+            if scope.hold is not None and not scope.hold.may_interrupt(frame or sys._getframe(1)):
+                return
             scope.raised = True
             raise JobCancelled("the supervisor asked this job to end")
 
@@ -226,10 +228,13 @@ class Runtime:
         """Repeat the signal until it was heard.
 
         One that arrives after the interpreter looked for signals and before a blocking call begins does not interrupt
-        that call, and its handler would run only when the call returns.
+        that call, and its handler would run only when the call returns. What a fixture's library waits for is ended
+        by the fixture, as long as the attempt is not over.
         """
         wait = 0.001
-        while self.running is scope and not scope.raised:
+        while self.running is scope and (scope.hold is not None or not scope.raised):
+            if scope.hold is not None:
+                scope.hold.interrupt()
             time.sleep(wait)
             wait = min(2 * wait, 0.05)
             if self.running is scope and not scope.raised:
@@ -275,7 +280,7 @@ class Runtime:
                 return
         if frame.get("stack"):
             self._send_stack(scope)
-        scope.cancel()
+        scope.cancel(frame.get("why") or "cancel")
         if self.cancel_async is not None:
             self.cancel_async(fence)
         elif scope is self.running:

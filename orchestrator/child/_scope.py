@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn, Protocol
 
+    from orchestrator.child._fixture import Hold
     from orchestrator.child._invoke import Limits
     from orchestrator.child._redact import Redactor
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         def forget(self, request: int) -> None: ...
         def raise_if_cancelled(self) -> None: ...
         def must_not_block(self) -> bool: ...
+        def report(self, text: str) -> None: ...
 
 
 # Progress is for people and health checks; more often than this nobody can tell the difference.
@@ -151,18 +153,22 @@ class Scope:
 
     Attributes:
         cancelled: The supervisor asked this attempt to end.
+        ended_by: Why: `cancel` or `timeout`.
         raised: JobCancelled was raised in it; once is enough.
         in_user_code: It may be raised now.
         generator: The async generator that the attempt iterates.
+        hold: The fixture of a sync job.
     """
 
     def __init__(self, fence: int, host: Host) -> None:
         self.fence = fence
         self.host = host
         self.cancelled = False
+        self.ended_by: str | None = None
         self.raised = False
         self.in_user_code = False
         self.generator: Any = None
+        self.hold: Hold | None = None
         self._credits: dict[bool, Credits] = {}
         self._lock = allocate_lock()
         # Of what is sent at most so often, by what it is: when it last was, and the latest that waits.
@@ -174,8 +180,9 @@ class Scope:
     def stop_requested(self) -> bool:
         return self.cancelled or self.host.stopping
 
-    def cancel(self) -> None:
+    def cancel(self, why: str = "cancel") -> None:
         """Note that the supervisor asked it to end, and end its waits."""
+        self.ended_by = self.ended_by or why
         self.cancelled = True
         self._close_credits()
 

@@ -27,18 +27,30 @@ class Target:
         kind: `sync`, `async`, `generator` or `async_generator`.
         owner: The class to build an instance of first, or None.
         name: What the method is called on that class.
+        given: How many leading parameters do not get their arguments from the caller.
     """
 
-    def __init__(self, function: Callable[..., Any], owner: type | None = None, name: str = "") -> None:
+    def __init__(
+        self, function: Callable[..., Any], owner: type | None = None, name: str = "", *, given: int = 0
+    ) -> None:
         self.function = function
         self.name = name
         self.owner = owner
+        self.given = given
         self.kind = kind_of(function)
         self._hints: dict[str, Any] | None = None
+        self._beside: Target | None = None
 
     @property
     def is_async(self) -> bool:
         return self.kind in ("async", "async_generator")
+
+    @property
+    def beside_fixture(self) -> Target:
+        """The same target, when a fixture gives it its first argument."""
+        if self._beside is None:
+            self._beside = Target(self.function, self.owner, self.name, given=1)
+        return self._beside
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -53,12 +65,12 @@ class Target:
         return self._hints
 
     def parameter_names(self) -> tuple[str, ...]:
-        """Names of the positional parameters, without `self` of a method."""
+        """Names of the positional parameters, without `self` of a method and what a fixture gives."""
         code = self._code()
         if code is None:
             return ()
         bound = 1 if self.owner is not None or getattr(self.function, "__self__", None) is not None else 0
-        return tuple(code.co_varnames[bound : code.co_argcount])
+        return tuple(code.co_varnames[bound + self.given : code.co_argcount])
 
     def _code(self) -> Any:
         """Return the code whose parameters callers see: that of what a decorator wraps."""

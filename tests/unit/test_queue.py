@@ -22,7 +22,8 @@ NUMBERS = itertools.count(1)
 
 def target(kind: str | None) -> Target:
     found = Target("hosting:double", None)
-    found.kind = kind
+    if kind is not None:
+        found.learn(kind)
     return found
 
 

@@ -1,0 +1,169 @@
+"""A fixture without a browser, and jobs that take their first argument from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import date
+from types import FrameType
+from typing import Any
+
+from orchestrator import child
+
+
+class Desk:
+    """What the jobs get."""
+
+    def __init__(self, call: child.Call) -> None:
+        self.call = call
+        self.open = True
+        self.interrupts: list[int] = []
+        self.woken = threading.Event()
+
+
+class Opened:
+    """Opens a desk around a sync job."""
+
+    def __init__(self, call: child.Call) -> None:
+        self.desk = Desk(call)
+        self.options = call.options
+
+    def __enter__(self) -> Desk:
+        if self.options.get("leave_loop"):
+            child.resource("loop", _leave_loop)
+        return self.desk
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.desk.open = False
+        if "exit_note" in self.options:
+            with open(self.options["exit_note"], "a", encoding="utf-8") as file:
+                file.write(f"{type(error).__name__} {self.desk.call.ended_by}\n")
+        if isinstance(error, KeyError):
+            raise DeskBroken(f"because of {error!r}") from error
+
+
+class Patient(Opened):
+    """Lets nothing be raised in the job, and wakes what waits at the desk instead."""
+
+    def may_interrupt(self, frame: FrameType | None) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        self.desk.interrupts.append(threading.get_ident())
+        self.desk.woken.set()
+
+
+class AsyncOpened:
+    def __init__(self, call: child.Call) -> None:
+        self._sync = Opened(call)
+
+    async def __aenter__(self) -> Desk:
+        await asyncio.sleep(0)
+        return self._sync.desk
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await asyncio.sleep(0)
+        self._sync.__exit__(kind, error, trace)
+
+
+class DeskBroken(RuntimeError):
+    failure_class = "desk_broken"
+
+
+def _leave_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    asyncio._set_running_loop(loop)
+    return loop
+
+
+def desk(call: child.Call) -> Any:
+    """The fixture."""
+    if call.is_async:
+        return AsyncOpened(call)
+    return Patient(call) if call.options.get("patient") else Opened(call)
+
+
+def fails(call: child.Call) -> Any:
+    raise DeskBroken("no desk today")
+
+
+def facts(desk: Desk, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    call = desk.call
+    return {
+        "open": desk.open,
+        "args": args,
+        "kwargs": kwargs,
+        "function": call.function.__name__,
+        "options": call.options,
+        "job": call.job,
+        "key": call.key,
+        "attempt": call.attempt,
+        "is_async": call.is_async,
+        "ended_by": call.ended_by,
+        "pid": os.getpid(),
+        "loop": asyncio._get_running_loop() is not None,
+    }
+
+
+async def facts_async(desk: Desk, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return facts(desk, *args, **kwargs)
+
+
+def pages(desk: Desk, count: int) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        yield {"number": number, "open": desk.open}
+
+
+async def pages_async(desk: Desk, count: int) -> AsyncIterator[dict[str, Any]]:
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield {"number": number, "open": desk.open}
+
+
+def due(desk: Desk, day: date, more: int = 0) -> date:
+    return date.fromordinal(day.toordinal() + more)
+
+
+def raises_key_error(desk: Desk) -> None:
+    raise KeyError("lamp")
+
+
+def plain_facts() -> dict[str, Any]:
+    return {"pid": os.getpid(), "loop": asyncio._get_running_loop() is not None}
+
+
+async def async_pid() -> int:
+    return os.getpid()
+
+
+def keyword_only(*, desk: Desk) -> None:
+    pass
+
+
+def nothing() -> None:
+    pass
+
+
+def spin(desk: Desk) -> None:
+    child.progress(1)
+    while True:
+        time.sleep(0.001)
+
+
+def wait_at_desk(desk: Desk) -> dict[str, Any]:
+    child.progress(1)
+    desk.woken.wait()
+    child.progress(2)  # a write, after which nothing may be raised either
+    raise child.JobCancelled(f"woken {desk.call.ended_by}, elsewhere: {threading.get_ident() not in desk.interrupts}")
+
+
+class Office:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def greet(self, desk: Desk, guest: str) -> str:
+        return f"{self.name} greets {guest} at the desk, {desk.open}"
