@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import re
 import shutil
@@ -15,20 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
 DISTRIBUTION = "subprocess-orchestrator"
 PACKAGE = "orchestrator"
-BROWSER_VARIABLE = "ORCHESTRATOR_BROWSER"
+CHECKS_GROUP = "orchestrator.checks"
 # A child costs three pipes, a pidfd and, for a moment, both ends of each; the rest is for the program itself.
 FILES_PER_CHILD = 8
 FILES_FOR_THE_PROGRAM = 64
-# Where Playwright keeps the programs of its browsers, in the order in which they are looked for.
-PLAYWRIGHT_BROWSERS = (
-    *(f"chromium-*/chrome-*/{name}" for name in ("chrome", "chrome.exe", "*.app")),
-    *(f"chromium_headless_shell-*/*/{name}" for name in ("headless_shell*", "chrome-headless-shell*")),
-    *(f"firefox-*/firefox/{name}" for name in ("firefox", "firefox.exe", "*.app")),
-)
 # Large arguments and the children's own temporary files go there.
 FREE_TEMP_BYTES = 64 * 2**20
 
@@ -164,36 +157,12 @@ def check_temp() -> Check:
     return Check(name="temp folder", status="ok", detail=room)
 
 
-def check_browser(
-    environment: Mapping[str, str] | None = None, folders: Sequence[Path] | None = None, path: str | None = None
-) -> Check:
-    """Look for a browser: the one that is named, Playwright's own, or one on PATH."""
-    variables = os.environ if environment is None else environment
-    named = variables.get(BROWSER_VARIABLE)
-    if named:
-        found = shutil.which(named, path=path)
-        if found:
-            return Check(name="browser", status="ok", detail=f"{found} ({BROWSER_VARIABLE})")
-        remedy = f"correct or unset {BROWSER_VARIABLE}"
-        return Check(name="browser", status="failed", detail=f"{BROWSER_VARIABLE}={named} is no program", remedy=remedy)
-    for folder in _playwright_folders(variables) if folders is None else folders:
-        for pattern in PLAYWRIGHT_BROWSERS:
-            for browser in sorted(folder.glob(pattern), reverse=True):
-                return Check(name="browser", status="ok", detail=f"{browser} (Playwright's own)")
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"):
-        found = shutil.which(name, path=path)
-        if found:
-            return Check(name="browser", status="ok", detail=f"{found} (on PATH)")
-    remedy = f"for browser jobs: python -m playwright install chromium, or set {BROWSER_VARIABLE}"
-    return Check(name="browser", status="note", detail="none found; only browser jobs need one", remedy=remedy)
-
-
-def _playwright_folders(variables: Mapping[str, str]) -> list[Path]:
-    configured = variables.get("PLAYWRIGHT_BROWSERS_PATH")
-    if configured and configured != "0":
-        return [Path(configured)]
-    if sys.platform == "win32":
-        return [Path(variables.get("LOCALAPPDATA", "~")).expanduser() / "ms-playwright"]
-    if sys.platform == "darwin":
-        return [Path("~/Library/Caches/ms-playwright").expanduser()]
-    return [Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ms-playwright"]
+def installed_checks() -> Iterator[Check]:
+    """Run what other distributions look at: each entry point is a function that yields the attributes of checks."""
+    for point in sorted(metadata.entry_points(group=CHECKS_GROUP), key=lambda point: point.name):
+        try:
+            yield from [Check(**attributes) for attributes in point.load()()]
+        except Exception as error:
+            problem = f"{point.value} cannot be asked: {type(error).__name__}: {error}"
+            remedy = "reinstall the distribution that it belongs to"
+            yield Check(name=point.name, status="failed", detail=problem, remedy=remedy)

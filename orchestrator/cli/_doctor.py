@@ -53,7 +53,7 @@ async def run_checks(workers: int) -> list[Check]:
         _checks.check_loop(),
         _checks.check_files(workers),
         _checks.check_temp(),
-        _checks.check_browser(),
+        *_checks.installed_checks(),
     ]
 
 

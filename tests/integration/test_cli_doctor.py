@@ -11,7 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-NAMES = ("python", "package", "dependencies", "command", "child", "loop", "open files", "temp folder", "browser")
+NAMES = (
+    *("python", "package", "dependencies", "command", "child", "loop", "open files", "temp folder"),
+    *("playwright", "browser", "ffmpeg"),
+)
 
 
 def run_doctor(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -55,7 +58,7 @@ def test_a_failing_check_names_the_remedy_and_exits_1(tmp_path: Path) -> None:
     gone = str(tmp_path / "no-browser")
     code, out = run_doctor(ORCHESTRATOR_BROWSER=gone)
     assert code == 1
-    assert f"FAIL  browser       ORCHESTRATOR_BROWSER={gone} is no program" in out
+    assert f"FAIL  browser       ORCHESTRATOR_BROWSER={gone!r} is no program on this machine\n" in out
     assert "remedy: correct or unset ORCHESTRATOR_BROWSER" in out
     assert out.splitlines()[-1] == "1 check failed: see the remedies."
 

@@ -1,6 +1,7 @@
 """Checks of the doctor: what each failing line says and which remedy it gives."""
 
 import tempfile
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -59,36 +60,28 @@ def test_loop_of_this_host_can_start_processes() -> None:
     assert _checks.check_loop().status == "ok"
 
 
-def program(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n")
-    path.chmod(0o755)
-    return path
+class Point:
+    """An entry point of another distribution."""
+
+    value = "theirs:checks"
+
+    def __init__(self, name: str, checks: Callable[[], Iterable[dict[str, str]]]) -> None:
+        self.name = name
+        self.load = lambda: checks
 
 
-def test_missing_browser_is_only_a_note(tmp_path: Path) -> None:
-    check = _checks.check_browser({}, [tmp_path], str(tmp_path))
-    assert check.status == "note"
-    assert check.remedy is not None
+def test_other_distributions_add_checks_and_one_that_is_broken_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Iterable[dict[str, str]]:
+        yield {"name": "never", "status": "ok", "detail": "shown"}
+        raise OSError("no such thing")
 
-
-def test_named_browser_that_does_not_exist_fails(tmp_path: Path) -> None:
-    check = _checks.check_browser({"ORCHESTRATOR_BROWSER": "/no/browser"}, [tmp_path], str(tmp_path))
-    assert (check.status, check.remedy) == ("failed", "correct or unset ORCHESTRATOR_BROWSER")
-
-
-def test_browsers_are_found_in_order(tmp_path: Path) -> None:
-    on_path = program(tmp_path / "bin" / "chromium")
-    environment: dict[str, str] = {}
-    assert str(on_path) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
-    shell = program(tmp_path / "chromium_headless_shell-1200" / "chrome-linux" / "headless_shell")
-    assert str(shell) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
-    own = program(tmp_path / "chromium-1200" / "chrome-linux" / "chrome")
-    program(own.parent / "chrome_sandbox")
-    assert f"{own} (" in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
-    named = program(tmp_path / "mine")
-    environment["ORCHESTRATOR_BROWSER"] = str(named)
-    assert str(named) in _checks.check_browser(environment, [tmp_path], str(on_path.parent)).detail
+    points = [Point("broken", broken), Point("a", lambda: [{"name": "theirs", "status": "note", "detail": "found"}])]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == "orchestrator.checks" else [])
+    theirs, failed = _checks.installed_checks()
+    assert (theirs.name, theirs.status, theirs.detail) == ("theirs", "note", "found")
+    assert (failed.name, failed.status) == ("broken", "failed")
+    assert failed.detail == "theirs:checks cannot be asked: OSError: no such thing"
+    assert failed.remedy is not None
 
 
 def test_python_and_platform_are_named() -> None:

@@ -21,6 +21,16 @@ REMEDY = (
 )
 
 
+def find(environment: MutableMapping[str, str] | None = None) -> str | None:
+    """Return the ffmpeg that videos would be recorded with."""
+    variables = os.environ if environment is None else environment
+    for name in _folder_names():
+        own = _installed(variables) / name / EXECUTABLE
+        if own.exists():
+            return str(own)
+    return shutil.which("ffmpeg", path=variables.get("PATH"))
+
+
 def require(environment: MutableMapping[str, str] | None = None) -> None:
     """Raise `LaunchFailed`, which says what to install, when a video is asked for and there is no ffmpeg."""
     if not prepare(environment):
