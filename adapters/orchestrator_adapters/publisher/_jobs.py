@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 TIMEOUT = 300.0
 # Deaths and errors of the site, a few in a row; what a site refuses is not tried again.
 RETRY = RetryPolicy(attempts=8, on=("crash", "timeout", "SiteFailed", "BrowserError"), backoff=0.5, max_backoff=15.0)
-_PARAMS = "publisher"
+PARAMS = "publisher"
 _SESSIONS = "orchestrator_adapters.publisher: sessions"
 
 
 def publish_job(
     pin: Pin | Mapping[str, str],
-    profile: Profile,
+    profile: Profile | None = None,
     *,
     dry_run: bool = False,
     limit: str | None = None,
@@ -42,11 +42,12 @@ def publish_job(
     """Return the job that publishes one pin, once, whatever dies; its value is `{"status", "id", "url"}`.
 
     The status is `published`, `found` (the site had it already) or `rehearsed` (a dry run). The children need the
-    environment variables that the profile names: `Supervisor(secrets=profile.variables)`.
+    environment variables that the profile names: `Supervisor(secrets=profile.secrets)`.
 
     Args:
         pin: What to publish.
-        profile: Of the site.
+        profile: Of the site. Without one, the job uses what its supervisor has:
+            `Supervisor(params={"publisher": profile.data})`; then a profile may change while a journal has such jobs.
         dry_run: Do everything but press the button.
         limit: Name of a limit of the supervisor under which pins are published; it pauses when the site says so.
         browser: Which browser, and how it is started.
@@ -65,7 +66,7 @@ def publish_job(
         kwargs["limit"] = limit
     return BrowserJob(
         "orchestrator_adapters.publisher:publish_pin",
-        args=(row, profile.data),
+        args=(row,) if profile is None else (row, profile.data),
         kwargs=kwargs,
         browser=browser,
         artifacts=artifacts,
@@ -153,7 +154,7 @@ def is_published(
     from orchestrator_adapters.publisher._browser import OwnBrowser
     from orchestrator_adapters.publisher._form import Form
 
-    with OwnBrowser() as browser:
+    with OwnBrowser(proxy=site.proxy) as browser:
         page = browser.page()
         lookup = PageLookup(page, site)
 
@@ -167,9 +168,9 @@ def is_published(
 
 def _profile(data: dict[str, Any] | None) -> Profile:
     if data is None:
-        data = child.params().get(_PARAMS)
+        data = child.params().get(PARAMS)
     if data is None:
-        raise PublishError(f"no profile: give one, or Supervisor(params={{{_PARAMS!r}: profile.data}})")
+        raise PublishError(f"no profile: give one, or Supervisor(params={{{PARAMS!r}: profile.data}})")
     return Profile(data)
 
 

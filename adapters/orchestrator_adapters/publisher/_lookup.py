@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from orchestrator_adapters.publisher._errors import RateLimited, SiteFailed, SiteUnreachable, UnknownResult
 from orchestrator_adapters.publisher._form import goto, raise_for_status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 # What was on its way to the site when its sender died is stored by then, or never.
 SETTLE = 2.0
+_HERE = ("127.0.0.1", "localhost", "::1")
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 3.0
 
@@ -37,12 +39,16 @@ class Lookup(Protocol):
         """
 
 
-def ask_api(profile: Profile, pin: Mapping[str, str], proxy: str | None = None) -> list[str]:
+def ask_api(profile: Profile, pin: Mapping[str, str]) -> list[str]:
     """Ask the JSON answer of a profile, without a browser."""
     url = _address(profile, "api", pin)
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
-    proxies = {} if proxy is None else {"http": proxy, "https": proxy}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    if profile.proxy is not None:
+        proxy = urllib.request.ProxyHandler({"http": profile.proxy, "https": profile.proxy})
+    else:
+        # As browsers do it: the proxy of the environment, but never for this machine.
+        proxy = urllib.request.ProxyHandler({} if urlsplit(url).hostname in _HERE else None)
+    opener = urllib.request.build_opener(proxy)
     try:
         with opener.open(request, timeout=profile.timeout) as answer:
             text = answer.read()

@@ -40,6 +40,7 @@ _KEYS: dict[str, dict[str, _Key]] = {
     "site": {
         "url": _Key(str, "the address of the site, such as https://pins.example", required=True),
         "timeout": _Key(float, "seconds that the site has to show what is waited for"),
+        "proxy": _Key(str, "the proxy through which the site is reached, http://user:password@host:port"),
     },
     "login": {
         "username": _selector("the field for the user name", required=True),
@@ -145,15 +146,27 @@ class Profile:
         names = (self.get("login", "username_variable"), self.get("login", "password_variable"))
         return tuple(name for name in names if name is not None)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The one of them that nobody is to see: `Supervisor(secrets=profile.secrets)`."""
+        return self.variables[1:]
+
     def address(self, path: str, **values: str) -> str:
         """Return the whole address of a path in which values stand for `{name}`."""
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", quote(value, safe=""))
         return urljoin(self.url.rstrip("/") + "/", path.removeprefix("/") if "://" not in path else path)
 
-    def with_url(self, url: str) -> Profile:
-        """Return the same profile for a site at another address."""
-        return Profile({**self.data, "site": {**self.data["site"], "url": url}}, self.source)
+    @property
+    def proxy(self) -> str | None:
+        """The proxy through which the site is reached."""
+        found: str | None = self.get("site", "proxy")
+        return found
+
+    def with_site(self, **changes: str | None) -> Profile:
+        """Return the same profile for a site at another `url`, or behind a `proxy`; None changes nothing."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return Profile({**self.data, "site": {**self.data["site"], **given}}, self.source)
 
     def _problem(self, text: str) -> ProfileError:
         return ProfileError(f"{self.source}: {text}")

@@ -41,7 +41,7 @@ class Publisher:
         url: The address of the site, instead of the profile's.
         headless: Whether to do without a window.
         executable: The browser's program; found by itself if it is left out.
-        proxy: `http://user:password@host:port`.
+        proxy: `http://user:password@host:port`, instead of the profile's.
         user_data_dir: A browser profile to open, with the logins that it has.
         dry_run: Do everything but press the button.
         limit: As a job, name of a limit of the supervisor under which pins are published.
@@ -68,12 +68,14 @@ class Publisher:
             profile = Profile(profile)
         elif not isinstance(profile, Profile):
             profile = load_profile(profile)
-        self.profile = profile if url is None else profile.with_url(url)
+        self.profile = profile.with_site(url=url, proxy=proxy)
         self._username = username
         self._password = password
         self._dry_run = dry_run
         self._limit = limit
-        self._browser = OwnBrowser(executable=executable, headless=headless, proxy=proxy, user_data_dir=user_data_dir)
+        self._browser = OwnBrowser(
+            executable=executable, headless=headless, proxy=self.profile.proxy, user_data_dir=user_data_dir
+        )
 
     def publish(
         self,
