@@ -50,7 +50,7 @@ class AttemptEvidence:
         self._policy = policy = ArtifactPolicy.from_json(options)
         self._call = call
         self._attempt = call.attempt
-        self._name = call.key or getattr(call.function, "__name__", "job")
+        self._name: str = call.key or str(getattr(call.function, "__name__", "job"))
         self._started = time.time()
         self._folder: Path | None = None
         self._console: Console | None = None
