@@ -6,22 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator_adapters.playwright import LaunchFailed, _ffmpeg, find_browser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 VARIABLE = "ORCHESTRATOR_BROWSER"
-ON_PATH = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# What `playwright install` leaves in its folder, by the layout of each system.
-PLAYWRIGHTS_BROWSERS = (
-    "chromium-*/chrome-*/chrome",
-    "chromium-*/chrome-*/chrome.exe",
-    "chromium-*/chrome-*/*.app/Contents/MacOS/*",
-    "chromium_headless_shell-*/*/*headless[-_]shell*",
-)
-PLAYWRIGHTS_FFMPEG = ("ffmpeg-*/ffmpeg-*",)
 # A slow mirror may take minutes for 150 MB; one that hangs must not hang whoever waits for the tests.
 INSTALL_DEADLINE = 900.0
 # Another apt-get, of the machine's own upgrades, holds the lock for a minute at times; a mirror fails now and then.
@@ -41,20 +33,20 @@ class Found(NamedTuple):
 
 
 def find(environment: Mapping[str, str] | None = None) -> Found:
-    """Look in the order in which browser jobs look: the variable, what Playwright installed, then PATH.
+    """Look as browser jobs do: at the variable, what Playwright installed, then PATH.
 
     Raises:
         SystemExit: The variable names something that is no program.
     """
     variables = os.environ if environment is None else environment
-    path = variables.get("PATH")
     named = variables.get(VARIABLE)
-    if named and shutil.which(named, path=path) is None:
+    if named and shutil.which(named, path=variables.get("PATH")) is None:
         raise SystemExit(f"Error: {VARIABLE}={named} is no program: correct or unset it.")
-    names = (named,) if named else ON_PATH
-    own = None if named else _own(variables, PLAYWRIGHTS_BROWSERS)
-    browser = own or next(filter(None, (shutil.which(name, path=path) for name in names)), None)
-    return Found(browser, _own(variables, PLAYWRIGHTS_FFMPEG) or shutil.which("ffmpeg", path=path))
+    try:
+        browser = find_browser(environment=variables)
+    except LaunchFailed:
+        return Found(None, _ffmpeg.find(dict(variables)))
+    return Found(browser, _ffmpeg.find(dict(variables)))
 
 
 def provide(
@@ -137,30 +129,3 @@ def _install(packages: list[str], environment: dict[str, str]) -> str:
             errors = [line for line in lines if line.startswith("E:")] or [line for line in lines if line.strip()][-1:]
             return " ".join([*errors, f"(exit code {done.returncode})"])
     return ""
-
-
-def _own(variables: Mapping[str, str], patterns: tuple[str, ...]) -> str | None:
-    """Return the newest of what Playwright itself downloaded."""
-    folder = _playwrights_folder(variables)
-    for pattern in patterns:
-        for path in sorted(folder.glob(pattern), key=_revision, reverse=True):
-            if path.is_file() and os.access(path, os.X_OK):
-                return str(path)
-    return None
-
-
-def _revision(path: Path) -> int:
-    numbers = [part.rpartition("-")[2] for part in path.parts if part.rpartition("-")[2].isdigit()]
-    return int(numbers[-1]) if numbers else 0
-
-
-def _playwrights_folder(variables: Mapping[str, str]) -> Path:
-    configured = variables.get("PLAYWRIGHT_BROWSERS_PATH")
-    if configured and configured != "0":
-        return Path(configured)
-    home = Path(variables.get("HOME") or os.path.expanduser("~"))
-    if sys.platform == "win32":
-        return Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local") / "ms-playwright"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "ms-playwright"
-    return Path(variables.get("XDG_CACHE_HOME") or home / ".cache") / "ms-playwright"
