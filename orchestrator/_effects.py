@@ -122,7 +122,10 @@ class Effects:
             otherwise: What is to become of it if that says that the effect did not happen; None has it run again.
         """
         if record.asking is not None:
-            self._give_up(record, f"and its reconcile function {what}")
+            if died and ask and not record.abandoned:
+                self._again(record)  # whoever killed its child: to ask once more changes nothing outside
+            else:
+                self._give_up(record, f"and its reconcile function {what}")
             return True
         key = next((key for key, state in (record.effects or {}).items() if state is None), None)
         job = record.job

@@ -88,6 +88,20 @@ async def test_a_reconcile_function_decides(tmp_path: Path, die: str, value: str
         assert _lines(path) == 1
 
 
+async def test_a_reconcile_function_whose_child_dies_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "board"
+    outcome = await _outcome(_post(path, "late", reconcile=effecting.dies_and_looks))
+    assert outcome.value == "was there: None"
+    assert (_lines(path), _lines(tmp_path / "board.asked")) == (1, 2)
+
+
+async def test_a_reconcile_function_that_kills_its_children_is_given_up(tmp_path: Path) -> None:
+    outcome = await _outcome(_post(tmp_path / "board", "late", reconcile=effecting.dies))
+    assert outcome.status is Status.INDETERMINATE
+    assert "its reconcile function crashed" in str(outcome.error)
+    assert _lines(tmp_path / "board.asked") == 2, "three deaths in all"
+
+
 @pytest.mark.parametrize(
     ("function", "problem"),
     [(effecting.cannot_tell, "could not tell"), (effecting.breaks, "LookupError: the board is down")],

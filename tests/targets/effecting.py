@@ -55,6 +55,21 @@ def is_there(key: str, path: str, die: str = "") -> bool:
     return _count(path) > 0
 
 
+def dies_and_looks(key: str, path: str, die: str = "") -> bool:
+    """Die the first time, and look the line up when asked again."""
+    _add(f"{path}.asked", "x")
+    if _count(f"{path}.asked") == 1:
+        _die()
+    return is_there(key, path, die)
+
+
+def dies(key: str, path: str, die: str = "") -> bool:
+    """Die whenever it is asked."""
+    _add(f"{path}.asked", "x")
+    _die()
+    return False
+
+
 def cannot_tell(key: str, path: str, die: str = "") -> None:
     """Look, and find nothing out."""
 
