@@ -170,8 +170,8 @@ def _checked(
         title = plain.title
         found = _problem(plain, profile)
         if found is None and plain.key in keys:
-            what = "id" if plain.id else "row"
-            found = f"has the same {what} as line {keys[plain.key]}: the same pin", "row"
+            what = "it has its id" if plain.id else "everything in it is the same"
+            found = f"is the pin of line {keys[plain.key]}: {what}", "row"
         if found is None and by_title and title in titles:
             found = f"has the title of line {titles[title]}, and this profile finds pins by their title", "row"
         if found is not None:

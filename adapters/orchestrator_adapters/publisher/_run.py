@@ -37,6 +37,7 @@ USAGE = 2
 RESUMABLE = 75
 INTERRUPTED = 130
 LIMIT = "publish"
+_UNKNOWN = "indeterminate"
 # What a supervisor is given before it is needed: the next pin is there when a child has done with one.
 _AHEAD = 2
 # So many pins in a row for one of these reasons, and it is not the pins.
@@ -142,12 +143,12 @@ class Run:
             RunError: If nothing can be published.
         """
         pins = [row for row in self._settings.pins if isinstance(row, Pin)]
+        # First, so that where nothing can be published there is one error, and nothing else.
+        boards = await self._look() if pins else None
         for row in self._settings.pins:
             if not isinstance(row, Pin):
                 self._tell(of_problem(row))
-        if pins:
-            boards = await self._look()
-            pins = list(self._on_boards(pins, boards))
+        pins = self._on_boards(pins, boards)
         if pins and self._stop is None:
             await self._publish(pins)
         self._sum_up()
@@ -274,7 +275,7 @@ class Run:
 
     async def _publish_one(self, supervisor: Supervisor, pin: Pin) -> None:
         settings = self._settings
-        tries = 0
+        tries = rounds = 0
         while True:
             tries += 1
             job = publish_job(
@@ -301,7 +302,9 @@ class Run:
                 if event.kind == "log" and event.level in ("warning", "error", "critical"):
                     self._say(f"line {pin.line}: {first_line(event.text)}")
             outcome = await handle.outcome()
-            if ran or outcome.succeeded or not self._may_try_again(outcome):
+            # What ran here had all its attempts. Only what nobody knows is looked at once more.
+            rounds += ran
+            if outcome.succeeded or not self._may_try_again(outcome) or rounds > (str(outcome.status) == _UNKNOWN):
                 break
         self.outcomes.append(outcome)
         self._settled(pin, outcome)
@@ -312,7 +315,7 @@ class Run:
         if self._stopping.is_set() or outcome.attempts == 0 or class_of(outcome) == "changed":
             return False
         # Where pins can be looked up, the look that comes first decides what nobody knew then.
-        return status != "indeterminate" or self._settings.profile.has("lookup")
+        return status != _UNKNOWN or self._settings.profile.has("lookup")
 
     def _settled(self, pin: Pin, outcome: Outcome) -> None:
         row = of_outcome(pin, outcome, withdrawn=self._closing is not None or self._stop is not None)
