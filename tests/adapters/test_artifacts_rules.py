@@ -62,7 +62,7 @@ def test_the_oldest_of_earlier_runs_goes_first_and_of_this_run_nothing() -> None
 
 
 def test_the_default_keeps_evidence_of_failures_and_no_video() -> None:
-    policy = ArtifactPolicy.parse(None)
+    policy = ArtifactPolicy()
     assert (policy.trace, policy.screenshot, policy.console) == (
         "retain-on-failure",
         "only-on-failure",

@@ -79,11 +79,11 @@ class ArtifactPolicy:
                 raise ConfigurationError(f"artifacts.{name}", f"must be a number above zero, not {value!r}")
 
     @classmethod
-    def parse(cls, value: ArtifactPolicy | str | None) -> ArtifactPolicy:
+    def parse(cls, value: ArtifactPolicy | str) -> ArtifactPolicy:
         """Return a policy from its short forms.
 
         Args:
-            value: A policy; None for the default one; `"off"` for no evidence at all; `"on"` for trace, screenshots and
+            value: A policy; `"off"` for no evidence at all; `"on"` for trace, screenshots and
                 console of every attempt; any other mode of `trace` for the default policy with that mode.
 
         Raises:
@@ -91,11 +91,9 @@ class ArtifactPolicy:
         """
         if isinstance(value, ArtifactPolicy):
             return value
-        if value is None:
-            return cls()
         if not isinstance(value, str) or value not in MODES:
             modes = ", ".join(MODES)
-            raise ConfigurationError("artifacts", f"must be an ArtifactPolicy, None or one of {modes}, not {value!r}")
+            raise ConfigurationError("artifacts", f"must be an ArtifactPolicy or one of {modes}, not {value!r}")
         if value in ("off", "on"):
             return cls(trace=value, screenshot=value, console=value)
         return cls(trace=value)
