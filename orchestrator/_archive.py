@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator import _codec, exceptions
+from orchestrator._events import Artifact
 from orchestrator._fixture import Fixture
 from orchestrator._models import DeathCertificate, ErrorRecord, Job, RetryPolicy, Status
 from orchestrator._store_rows import StoredOutcome
@@ -137,6 +138,8 @@ def _ran(record: Record) -> str | None:
         found["usage"] = record.usage
     if record.isolation == "inline":
         found["isolation"] = "inline"
+    if record.artifacts:
+        found["artifacts"] = list(record.artifacts.values())
     return to_text(found) if found else None
 
 
@@ -144,6 +147,8 @@ def remember(record: Record, ran: str | None) -> None:
     """Give a record what the journal knows of how its job ran."""
     found = {} if ran is None else json.loads(ran)
     record.usage = found.get("usage")
+    artifacts = [Artifact(**each) for each in found.get("artifacts", ())]
+    record.artifacts = {artifact.path: artifact for artifact in artifacts} or None
     record.isolation = found.get("isolation", "process") if record.attempts else None
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from orchestrator._frames import Made
     from orchestrator._grant import Grant
     from orchestrator._guarded_loop import GuardedLoop
     from orchestrator._record import Record
@@ -35,6 +36,7 @@ class Attempt:
         bound: The time bound that ran out, in seconds.
         stack: Where it was when its time ran out.
         permits: What the job asked for with `child.permit`, by request number.
+        made: The files and folders that the job named, by path; None when it named none.
         at_end: Called when it is to end early, and when it is over, if anybody has to know.
     """
 
@@ -47,6 +49,7 @@ class Attempt:
         "bound",
         "fence",
         "loop",
+        "made",
         "moment",
         "permits",
         "record",
@@ -69,6 +72,7 @@ class Attempt:
         self.stack = ""
         self.permits: dict[int, Grant] | None = None
         self.tickets: dict[int, Ticket] | None = None
+        self.made: dict[str, Made] | None = None
         self.at_end: Callable[[Attempt], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress_timer: asyncio.TimerHandle | None = None

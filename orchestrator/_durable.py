@@ -368,6 +368,7 @@ class DurableJobs(Jobs):
                 follower.attempts, follower.run_seconds = record.attempts, record.run_seconds
                 follower.worker, follower.kept = record.worker, record.kept
                 follower.usage, follower.isolation = record.usage, record.isolation
+                follower.artifacts = record.artifacts
                 super()._settle(follower, status, value=value, error=error)
 
     def abandon(self, record: Record, error: OrchestratorError, status: Status = Status.CANCELLED) -> None:

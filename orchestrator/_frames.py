@@ -117,6 +117,7 @@ class Made(Frame, tag="artifact"):
     fence: int
     path: str
     name: str
+    folder: bool = False
 
 
 class Returned(Frame, tag="returned"):

@@ -7,17 +7,16 @@ import contextlib
 import os
 import random
 from collections import Counter
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import _codec, _frames, _verdicts
+from orchestrator import _artifacts, _codec, _frames, _verdicts
 from orchestrator._blame import Blame
 from orchestrator._effects import Effects
-from orchestrator._events import StateChange
 from orchestrator._models import DeathCertificate, Status
 from orchestrator._policy import retry_delay, should_retry
-from orchestrator._record import NOBODY, SETTLED, SETTLING, Record
-from orchestrator.exceptions import OrchestratorError, PayloadError
+from orchestrator._record import NOBODY, SETTLED, SETTLING, Record, change
+from orchestrator._spill import write_and_send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator._recipe import InThread
     from orchestrator._store_rows import StoredEffect
     from orchestrator._worker import Worker
+    from orchestrator.exceptions import OrchestratorError
 
 # Seconds for killing what a cancelled job left in its living child.
 _STRAYS = 1.5
@@ -122,7 +122,7 @@ class Jobs:
         if job.total_timeout is not None:
             record.total_timer = self._loop.call_later(job.total_timeout, self.expire, record, "total_timeout")  # type: ignore[arg-type]
         if record.listener.wants_events:
-            record.listener.event(record, _change("queued", 0))
+            record.listener.event(record, change("queued", 0))
 
     def _enqueue(self, record: Record) -> None:
         self.queue.put(record)
@@ -207,7 +207,7 @@ class Jobs:
         if record.items:
             record.items.clear()  # of an earlier attempt
         if record.listener.wants_events:
-            record.listener.event(record, _change("running", record.attempts))
+            record.listener.event(record, change("running", record.attempts))
         self.made_space()
         return self._fence
 
@@ -229,7 +229,7 @@ class Jobs:
         del self._unsettled[record.id]
         self.outcomes[status] += 1
         if record.listener.wants_events:
-            record.listener.event(record, _change(status, record.attempts))
+            record.listener.event(record, change(status, record.attempts))
         record.listener.settled(record)
         record.listener = NOBODY
         self.made_space()
@@ -249,6 +249,15 @@ class Jobs:
         if self.blame.guard.deaths:
             self.blame.ended()
         self._proved(attempt.worker)
+        if attempt.made is not None and attempt.why is None:
+            self._keep_files(attempt, partial(self._decide, attempt, record, frame))
+        elif type(frame) is _frames.Result and attempt.why is None and record.asking is None:
+            self._succeeded(record, frame)
+        else:
+            self._decide(attempt, record, frame)
+
+    def _decide(self, attempt: Attempt, record: Record, frame: _frames.Result | _frames.Error) -> None:
+        """Do what is to be done now that an attempt has ended with a frame."""
         if record.asking is not None and attempt.why is None:
             self.effects.answered(record, frame)
         elif type(frame) is _frames.Error:
@@ -265,6 +274,16 @@ class Jobs:
             if unread is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(unread)
+
+    def _keep_files(self, attempt: Attempt, go_on: Callable[[], None], buried: Burial | None = None) -> None:
+        """Go on when the files that an attempt named are listed; until then its job has not ended."""
+        self.running += 1
+
+        def listed() -> None:
+            self.running -= 1
+            go_on()
+
+        self._start_soon(_artifacts.keep, attempt, self._in_thread, listed, buried)
 
     def _take_from(self, attempt: Attempt) -> Record:
         """Part an attempt that is over from its job, and give back the job's permits."""
@@ -338,7 +357,7 @@ class Jobs:
             return
         record.step("returned")
         if record.listener.wants_events:
-            record.listener.event(record, _change("queued", 0))
+            record.listener.event(record, change("queued", 0))
         self.queue.put(record, front=True)
         if record.queue_timer is not None and record.queue_timer.when() <= self._loop.time():
             self._waited_too_long(record)  # it was taken to be running when its time was up
@@ -366,6 +385,9 @@ class Jobs:
 
     def _conclude(self, attempt: Attempt, record: Record) -> None:
         """Settle, or try again, an attempt that was ended early and is over."""
+        if attempt.made is not None:
+            self._keep_files(attempt, partial(self._conclude, attempt, record))
+            return
         conclude = partial(self._retry_or_settle, attempt, record)
         uncertain = record.effects or record.asking
         if not uncertain or not self.effects.take(record, _verdicts.ending(attempt), died=False, otherwise=conclude):
@@ -396,7 +418,11 @@ class Jobs:
                 tried = self.queue.in_trial and self.queue.tried is record
                 charged = self.blame.charge(record, self._loop.time(), tried=tried)
             record.suspect = record.suspect or not ours
-            self._settle_crashed(record, certificate, charged=charged)
+            settle = partial(self._settle_crashed, record, certificate, charged=charged)
+            if attempt.made is None:
+                settle()
+            else:
+                self._keep_files(attempt, settle, buried)
 
     async def _conclude_after(self, buried: Burial, attempt: Attempt, record: Record) -> None:
         await buried.wait()
@@ -444,7 +470,7 @@ class Jobs:
         record.retry_timer = self._loop.call_later(delay, self._due, record)
         self._logger.log("job.retry_scheduled", job=record.id, key=record.job.key, after=kind, delay=round(delay, 3))
         if record.listener.wants_events:
-            record.listener.event(record, _change("waiting", record.attempts))
+            record.listener.event(record, change("waiting", record.attempts))
         if not charged:
             record.attempts -= 1
         return True
@@ -461,34 +487,10 @@ class Jobs:
 
     def spill(self, attempt: Attempt, path: str) -> None:
         """Write a large payload to a file, then send the job."""
-        self._start_soon(self._spill, attempt, path)
+        self._start_soon(write_and_send, attempt, path, self._in_thread, self)
 
-    async def _spill(self, attempt: Attempt, path: str) -> None:
-        problem = None
-        try:
-            await self._in_thread(_codec.write_payload, path, attempt.record.payload)
-        except OSError as error:
-            problem = PayloadError("args", f"cannot be written to {path}: {error}")
-        if attempt.record.attempt is not attempt:
-            return  # the child died meanwhile, with its folder, and its jobs were seen to
-        if problem is None and attempt.why is None:
-            attempt.worker.send_spilled(attempt, path)
-            return
-        attempt.worker.take_back(attempt)
-        attempt.over()
-        if problem is not None:
-            record = self._take_from(attempt)
-            self.running -= 1
-            self._settle(record, Status.FAILED, error=problem)
-        else:
-            # It was to end before it was sent: the child has no such job, and would not hear of its cancel again.
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            self.returned(attempt)
-        attempt.worker.is_freed()
-
-
-@lru_cache(1024)
-def _change(state: str, attempt: int) -> StateChange:
-    """Return the event; equal ones are one, for there are several per job."""
-    return StateChange(state=str(state), attempt=attempt)
+    def unsent(self, attempt: Attempt, problem: OrchestratorError) -> None:
+        """Settle a job that could not be sent."""
+        record = self._take_from(attempt)
+        self.running -= 1
+        self._settle(record, Status.FAILED, error=problem)

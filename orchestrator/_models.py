@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
-from orchestrator._events import Progress
+from orchestrator._events import Artifact, Progress
 from orchestrator._fixture import Fixture
 from orchestrator.exceptions import ConfigurationError, OrchestratorError
 
@@ -393,6 +393,8 @@ class Outcome:
         worker: Name of the worker that ran the last attempt.
         usage: What all its attempts together reported with `child.usage`, those that crashed included.
         isolation: Where the last attempt ran: `"process"` or `"inline"`; None when none did.
+        artifacts: The files that its attempts named with `child.artifact`, and those in folders that they named, as far
+            as they were there when the attempt had ended: each once, at most 1,000 of one attempt.
     """
 
     status: Status
@@ -407,11 +409,27 @@ class Outcome:
     worker: str | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     isolation: Isolation | None = None
+    artifacts: tuple[Artifact, ...] = ()
 
     @property
     def succeeded(self) -> bool:
         """Whether the target returned."""
         return self.status is Status.SUCCEEDED
+
+    @property
+    def failure_class(self) -> str | None:
+        """What kind of failure it was, in one word; None on success.
+
+        What the exception in the child has for an attribute `failure_class` (those of browser jobs have one), else the
+        status, or `error` if that is `failed`.
+        """
+        if self.status is Status.SUCCEEDED:
+            return None
+        if self.status is not Status.FAILED:
+            return str(self.status)
+        record = getattr(self.error, "error", None)
+        found = record.data.get("failure_class") if isinstance(record, ErrorRecord) else None
+        return found if isinstance(found, str) else "error"
 
     def result(self) -> Any:
         """Return the value, or raise the error.

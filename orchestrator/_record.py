@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import _state
+from orchestrator._events import StateChange
 from orchestrator._models import DeathCertificate, Isolation, Job, Outcome, Status
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator._attempt import Attempt
     from orchestrator._codec import Payload
     from orchestrator._effects import Done, Question
-    from orchestrator._events import Event, Progress
+    from orchestrator._events import Artifact, Event, Progress
     from orchestrator._grant import Grant
     from orchestrator._targets import Target
     from orchestrator._ticket import Ticket
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 SETTLED = "settled"
 # It ended, and the journal does not have that yet.
 SETTLING = "settling"
+
+
+@lru_cache(1024)
+def change(state: str, attempt: int) -> StateChange:
+    """Return the event; equal ones are one, for there are several per job."""
+    return StateChange(state=str(state), attempt=attempt)
 
 
 class Listener(Protocol):
@@ -77,10 +85,12 @@ class Record:
         attempt: The attempt that is on, or None.
         survivors: Processes that its ended attempts started and that could not be killed.
         usage: What all its attempts have used so far; None when none said so.
+        artifacts: The files that its ended attempts named, by path; None when they named none.
     """
 
     __slots__ = (
         "abandoned",
+        "artifacts",
         "asking",
         "attempt",
         "attempts",
@@ -164,6 +174,7 @@ class Record:
         self.items: list[Any] = []
         self.run_seconds = 0.0
         self.usage: dict[str, float] | None = None
+        self.artifacts: dict[str, Artifact] | None = None
         self.worker: str | None = None
         self.isolation: Isolation | None = None
         self.index: int | None = None
@@ -237,5 +248,6 @@ class Record:
             run_seconds=self.run_seconds,
             worker=self.worker,
             usage=self.usage or {},
+            artifacts=tuple(self.artifacts.values()) if self.artifacts else (),
             isolation=self.isolation,
         )

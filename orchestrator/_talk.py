@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import _frames
-from orchestrator._events import Artifact, Item, Log, Progress
+from orchestrator import _artifacts, _frames
+from orchestrator._events import Item, Log, Progress
 from orchestrator._permits import Permits
 from orchestrator.child._scope import CALLS_AHEAD
 
@@ -82,7 +82,7 @@ class Talk:
                 if not self._bounds_calls or not record.payload.callbacks:
                     self.credit(record, 1, calls=True)
             case _frames.Made():
-                listener.event(record, Artifact(path=frame.path, name=frame.name, attempt=number))
+                _artifacts.named(attempt, frame)
             case _frames.Acquire():
                 self._permits.asked(attempt, frame)
             case _frames.Release():

@@ -79,10 +79,18 @@ def emit(value: Any) -> None:
 
 
 def artifact(path: str | PathLike[str], name: str | None = None) -> None:
-    """Name a file that the job made; it must lie outside the child's temporary folder, which is deleted.
+    """Name a file that the job made, or a folder that it will fill; see `Outcome.artifacts`.
+
+    It must lie outside the child's temporary folder, which is deleted. What is in a folder counts when the attempt has
+    ended, however it ended, crashed and killed included.
+
+    Args:
+        path: The file or folder.
+        name: How users shall know it: instead of a file's own name, or in front of the names of files in a folder
+            (`shots` makes `shots/1.png`).
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file or folder.
     """
     scope = current()
     if scope is not None:

@@ -342,9 +342,11 @@ class Scope:
 
     def artifact(self, path: Any, name: str | None) -> None:
         full = os.path.abspath(os.fspath(path))
-        if not os.path.isfile(full):
-            raise FileNotFoundError(f"artifact({path!r}): there is no such file")
         frame = {"type": "artifact", "fence": self.fence, "path": full, "name": name or os.path.basename(full)}
+        if os.path.isdir(full):
+            frame.update(name=name or "", folder=True)
+        elif not os.path.isfile(full):
+            raise FileNotFoundError(f"artifact({path!r}): there is no such file or folder")
         self.host.write(_wire.encode(frame))
 
 

@@ -167,3 +167,53 @@ class Office:
 
     def greet(self, desk: Desk, guest: str) -> str:
         return f"{self.name} greets {guest} at the desk, {desk.open}"
+
+
+def leave_files(folder: str, end: str) -> int:
+    """Name files and a folder, and end as told."""
+    os.makedirs(os.path.join(folder, "evidence", "shots"))
+    for name in ("report.txt", "gone.txt", "evidence/live.jpg"):
+        path = os.path.join(folder, *name.split("/"))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(name)
+        child.artifact(path)
+    child.artifact(os.path.join(folder, "evidence"), "proof")
+    child.artifact(os.path.join(folder, "evidence", "live.jpg"), "live.jpg")
+    os.unlink(os.path.join(folder, "gone.txt"))
+    for name in ("trace.zip", "shots/1.png", "shots/2.png"):
+        with open(os.path.join(folder, "evidence", *name.split("/")), "w", encoding="utf-8") as file:
+            file.write(name)
+    child.progress(1)
+    if end == "crash":
+        os.kill(os.getpid(), 9)
+    if end == "fail":
+        raise DeskBroken("on purpose")
+    if end == "hang":
+        while True:
+            try:
+                time.sleep(60)
+            except child.JobCancelled:
+                continue
+    if end == "wait":
+        time.sleep(600)
+    return 1
+
+
+def leave_one(folder: str) -> str:
+    """Name one more folder in each attempt, and crash in the first."""
+    number = len(os.listdir(folder)) + 1
+    path = os.path.join(folder, f"attempt-{number}")
+    os.mkdir(path)
+    child.artifact(path)
+    with open(os.path.join(path, "note.txt"), "w", encoding="utf-8") as file:
+        file.write(str(number))
+    if number == 1:
+        os.kill(os.getpid(), 9)
+    return path
+
+
+def leave_many(folder: str, count: int) -> None:
+    child.artifact(folder)
+    for number in range(count):
+        with open(os.path.join(folder, f"{number:04}"), "w", encoding="utf-8"):
+            pass
