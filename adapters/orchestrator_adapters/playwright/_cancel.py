@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 # A call ends within milliseconds of its cancel; if it has not after this long, the browser, or what runs in it, hangs.
 PATIENCE = 1.0
+# A browser that starts, or a context that is being closed, gets longer; the child is killed after two seconds.
+_LAST_PATIENCE = 1.5
 # How much longer for the driver, which is what hangs if the browser's end did not end the call.
-_DRIVER_PATIENCE = 0.5
+_DRIVER_PATIENCE = 0.3
 
 _OFF_LIMITS = (
     os.path.dirname(os.path.abspath(playwright.__file__)) + os.sep,
@@ -35,7 +37,7 @@ _OFF_LIMITS = (
 class Canceller:
     """Cancels one attempt, once.
 
-    The main thread calls `begin`, `end` and `may_interrupt`, some other thread `interrupt`; what it looks at is looked
+    The main thread calls `begin`, `pause`, `end` and `may_interrupt`, some other thread `interrupt`; what it looks at is looked
     at in the main thread, by the loop.
 
     Args:
@@ -44,8 +46,10 @@ class Canceller:
     """
 
     def __init__(self, kill_browser: Callable[[], None], kill_driver: Callable[[], None]) -> None:
-        self._kills = [(PATIENCE, kill_browser), (PATIENCE + _DRIVER_PATIENCE, kill_driver)]
+        self._kills = [kill_browser, kill_driver]
         self._kill_browser = kill_browser
+        self._next_kill = 0.0
+        self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._user: Any = None
         self._asked: float | None = None  # when the first interrupt came
@@ -57,23 +61,28 @@ class Canceller:
         self._waits_since = 0.0
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Note that the job's own code runs from now on, in the greenlet of the caller."""
+        """Note that calls may be cancelled from now on, those of the greenlet of the caller."""
         self._loop = loop
         self._user = greenlet.getcurrent()
+
+    def pause(self) -> None:
+        """Note that calls may not be cancelled for now."""
+        self._user = None
 
     def end(self) -> None:
         """Note that the job's own code is over: what follows has deadlines of its own."""
         self._user = None
+        self._closing = True
 
     def close(self) -> None:
         """Do nothing any more."""
         self._user = None
         self._over = True
 
-    @property
-    def asked(self) -> bool:
-        """Somebody wants the attempt to end."""
-        return self._asked is not None
+    def left(self, *, at_least: float) -> float:
+        """Return the seconds that closing may take, of an attempt that was asked to end."""
+        since = self._asked
+        return _LAST_PATIENCE if since is None else max(at_least, since + _LAST_PATIENCE - time.monotonic())
 
     def may_interrupt(self, frame: FrameType | None) -> bool:
         """Return whether JobCancelled may be raised in this frame of the main thread; it is taken for raised then."""
@@ -100,8 +109,11 @@ class Canceller:
                 loop.call_soon_threadsafe(self._look)
             except RuntimeError:
                 self._scheduled = False  # the loop is closed: its driver is gone
-        if not self._delivered and self._kills and now - self._asked >= self._kills[0][0]:
-            self._kills.pop(0)[1]()
+        patience = PATIENCE if self._user is not None else _LAST_PATIENCE
+        if self._delivered or self._closing or now < max(self._asked + patience, self._next_kill) or not self._kills:
+            return
+        self._next_kill = now + _DRIVER_PATIENCE
+        self._kills.pop(0)()
 
     def _look(self) -> None:
         """Cancel the call that the job's greenlet is suspended in; runs on Playwright's loop, in the main thread."""

@@ -102,6 +102,8 @@ class launching:  # noqa: N801  used like a function
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, LaunchFailed) or not is_playwrights(error):
             return
+        if str(error) == "Playwright connection closed":
+            return  # the driver died: there is nothing wrong with the browser
         options = self._options
         if options.mode == "cdp":
             first = next(iter(str(error).splitlines()), "").strip()

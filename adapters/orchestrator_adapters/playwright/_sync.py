@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # How long a browser may take to close before it is killed, and the driver, which does nothing else, to stop.
 _CLOSE_DEADLINE = 5.0
 _STOP_DEADLINE = 3.0
+# The driver is what hangs if the browser's end did not end a call by then.
+_DRIVER_PATIENCE = 0.5
 # A browser whose last window is closed writes its profile and ends.
 _ENDS_WITHIN = 3.0
 
@@ -134,7 +136,7 @@ class Driver:
         """Make a call; when it takes longer, the browser is killed, then the driver: either ends the call."""
         timers = [
             self.loop.call_later(seconds, self.kill_browser),
-            self.loop.call_later(seconds + 1.0, self.kill_driver),
+            self.loop.call_later(seconds + _DRIVER_PATIENCE, self.kill_driver),
         ]
         try:
             return call(*args, **kwargs)

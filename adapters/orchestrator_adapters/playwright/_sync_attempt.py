@@ -15,7 +15,6 @@ from orchestrator_adapters.playwright._plan import (
     DEATH_TAKES,
     DOWNLOADS_DEADLINE,
     EVIDENCE_DEADLINE,
-    HURRIED_DEADLINE,
     OPEN_DEADLINE,
     Plan,
     download_path,
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 
     from orchestrator.child import Call
     from orchestrator_adapters.playwright._evidence import Evidence
+
+# Seconds that a context may take to close however late it is: less would kill each browser that hangs a little.
+_LEAST = 0.3
 
 
 class SyncAttempt:
@@ -89,9 +91,11 @@ class SyncAttempt:
                 # One that died between two jobs, or hung: the job has not begun, so it may have a new one.
                 if not is_gone(error) or self._call.ended_by is not None:
                     raise
-                self._close_all(hurried=True)
+                self._canceller.pause()
+                self._close_all(hurried=False)
                 first = self._open()
         except BaseException as error:
+            self._canceller.end()
             translated = self._translated(error)
             self._close(translated)
             self._canceller.close()
@@ -119,6 +123,8 @@ class SyncAttempt:
             self._stop_if_asked()
             if plan.first == "browser":
                 return driver.browser
+            # A browser is started wholly or not at all; a context that is only half there can be closed.
+            self._canceller.begin(driver.loop)
             driver.within(OPEN_DEADLINE, self._open_context, driver, state)
         self._stop_if_asked()
         self._watch.attach(self._context, downloads=plan.options.downloads)
@@ -145,7 +151,8 @@ class SyncAttempt:
         if driver.browser is None:
             driver.open_browser(self._plan.options)
         driver.served += 1
-        self._before = list(driver.browser.contexts)
+        # Of a browser that is ours, all are this job's: one may be left of a job that was cancelled while it was made.
+        self._before = list(driver.browser.contexts) if self._plan.options.mode == "cdp" else []
 
     def _open_context(self, driver: _sync.Driver, state: dict[str, Any] | None) -> None:
         options = self._plan.options
@@ -243,7 +250,7 @@ class SyncAttempt:
         if driver is not None and self._context is not None:
             alive = driver.is_alive
             if evidence is not None:
-                seconds = HURRIED_DEADLINE if hurried else EVIDENCE_DEADLINE
+                seconds = self._canceller.left(at_least=_LEAST) if hurried else EVIDENCE_DEADLINE
                 self._try(driver, seconds, evidence.finish, error, self._call.ended_by, alive)
             if self._watch.downloads and alive and not hurried:
                 self._try(driver, DOWNLOADS_DEADLINE, self._save_downloads)
@@ -257,7 +264,7 @@ class SyncAttempt:
         driver = self._driver
         problem = None
         if driver is not None and driver.is_alive:
-            deadline = HURRIED_DEADLINE if hurried else CLOSE_DEADLINE
+            deadline = self._canceller.left(at_least=_LEAST) if hurried else CLOSE_DEADLINE
             problem = self._try(driver, deadline, self._close_contexts, driver)
             if problem is not None:
                 self._try(driver, deadline, self._close_contexts, driver)  # a listener's error came instead
