@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from pin_boards import PASSWORD, SCRIPTS, USERNAME, PinBoard, picture
+from playwright.sync_api import sync_playwright
 
 DEADLINE = 60
 
@@ -230,6 +231,44 @@ def test_it_closes_while_clients_wait() -> None:
             board.wait_until_held()
         publisher.join()
     assert len(board.pins()) == 1
+
+
+def test_a_browser_waits_for_the_form_and_publishes(board: PinBoard, browser_path: str, tmp_path: Path) -> None:
+    image = tmp_path / "hills.png"
+    image.write_bytes(picture(3))
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, chromium_sandbox=not root)
+        page = browser.new_page()
+        page.set_default_timeout(DEADLINE * 1000)
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(f"{board.url}/new")
+        page.fill("#username", USERNAME)
+        page.fill("#password", "guessed")
+        page.click("#login")
+        assert page.text_content(".error") == "Wrong user name or password."
+        page.fill("#password", PASSWORD)
+        page.click("#login")
+        page.fill("#title", "Hills")
+        page.fill("#description", "Seen </script> today")
+        page.select_option("#board", "Reading")
+        page.fill("#link", "example.com")
+        page.set_input_files("#image", image)
+        page.click("#publish")
+        assert page.text_content(".error") == "A link starts with http:// or https://."
+        assert page.input_value("#description") == "Seen </script> today"
+        page.fill("#link", "https://example.com/?mark=row-3")
+        page.set_input_files("#image", image)
+        page.click("#publish")
+        assert page.get_attribute("[data-pin-id]", "data-pin-id") == "1"
+        page.goto(f"{board.url}/search?q=hills")
+        assert page.locator("[data-pin]").count() == 1
+        browser.close()
+    assert {url.startswith((board.url, "data:", "blob:")) for url in requested} == {True}
+    assert [(pin["description"], pin["board"]) for pin in board.pins(mark="row-3")] == [
+        ("Seen </script> today", "Reading")
+    ]
 
 
 def test_a_reset_forgets_all_and_unknown_options_are_refused(user: Visitor) -> None:
