@@ -51,8 +51,8 @@ def _render(kind: str, name: str, shown: str) -> str:
     """Return the text of one part.
 
     Args:
-        kind: `states` (a diagram), `text` (a module's docstring), `file`, `function`, `class`, or `value`: a class that
-            users never call.
+        kind: `states` (a diagram), `text` (a module's docstring), `file`, `function`, `class`, `value`: a class that
+            users never call, or `profile`: the sections and keys of a file.
         name: Of the table, of the module, of the file, or `module:name`.
         shown: How users call it, if not by its name.
     """
@@ -67,6 +67,8 @@ def _render(kind: str, name: str, shown: str) -> str:
     if kind == "text":
         return "```text\n" + textwrap.dedent((inspect.getdoc(thing) or "").partition("\n\n")[2]).strip("\n") + "\n```\n"
     thing = getattr(thing, path)
+    if kind == "profile":
+        return _keys(thing)
     text = _describe(thing) if kind == "value" else _signature(shown or path, thing) + _describe(thing)
     if kind != "function":
         text += "".join(_method(thing, shown or path, name) for name in _public_methods(thing))
@@ -117,6 +119,8 @@ def _parameter(each: inspect.Parameter) -> str:
         text += f": {each.annotation}".replace("'", '"')
     if each.default is not each.empty:
         default = "{}" if "factory" in repr(each.default) else repr(each.default).replace("'", '"')
+        if inspect.ismodule(each.default):  # its repr has a path of this machine
+            default = each.default.__name__
         text += f" = {default}"
     return text
 
@@ -146,6 +150,16 @@ def _describe(thing: Any) -> str:
 
 def _unfold(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines())
+
+
+def _keys(sections: dict[str, dict[str, Any]]) -> str:
+    lines = ["| section | key | what it is |", "|---|---|---|"]
+    for section, keys in sections.items():
+        for name, key in keys.items():
+            needed = " (needed)" if key.required else ""
+            what = key.what.replace("<", "&lt;")
+            lines.append(f"| `[{section}]` | `{name}` | {what}{needed} |")
+    return "\n".join([*lines, ""])
 
 
 def _diagram(table: _state.Table) -> str:

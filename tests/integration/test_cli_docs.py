@@ -17,6 +17,7 @@ import typer
 from orchestrator_adapters.batch import Report
 from orchestrator_adapters.batch._classes import CLASSES
 from orchestrator_adapters.batch._cli import app as batch
+from orchestrator_adapters.publisher._cli import publish
 
 from orchestrator._models import Status
 from orchestrator.cli._app import app
@@ -113,7 +114,8 @@ def test_every_option_is_in_the_table_with_its_default() -> None:
     named = {re.split(r"[ \\]", name)[0] for name in names_in_table("### Options")}
     options = {name for option in command.params[1:] for name in (*option.opts, *option.secondary_opts)}
     assert named == options - {"--limit-rows"}  # the default, which nobody needs to write
-    for line in REFERENCE.splitlines():
+    section = REFERENCE[REFERENCE.index("## orchestrator run") : REFERENCE.index("## orchestrator batch")]
+    for line in section.splitlines():
         match = re.match(r"\| `--(workers|concurrency|retries|progress|log-level)\b.*\| (.*) \|$", line)
         if match is not None:
             option = next(each for each in command.params if f"--{match[1]}" in each.opts)
@@ -194,3 +196,10 @@ def test_doctor_prints_the_lines_on_the_page() -> None:
     section = REFERENCE[REFERENCE.index("## orchestrator doctor") :]
     assert re.findall(r"^    (?:ok  |FAIL|note)  ([a-z]+(?: [a-z]+)?) ", section, re.MULTILINE) == real
     assert re.findall(r"^\| `([a-z ]+)` \|", section, re.MULTILINE) == real
+
+
+def test_every_option_of_publish_is_on_the_page() -> None:
+    alone = typer.Typer(add_completion=False)
+    alone.command()(publish)
+    options = {name for option in typer.main.get_command(alone).params for name in option.opts if name.startswith("-")}
+    assert options == {name.split()[0] for name in names_in_table("## orchestrator publish")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import inspect
 import os
 import re
@@ -224,6 +225,19 @@ def test_every_public_name_is_in_the_reference() -> None:
     for name in modules:
         wanted |= {f"orchestrator.{name}:{each}" for each in getattr(orchestrator, name).__all__}
     assert wanted <= documented, sorted(wanted - documented)
+
+
+@pytest.mark.parametrize("name", ["batch", "playwright", "publisher", "streamlit"])
+def test_every_public_name_of_an_adapter_is_in_the_reference(name: str) -> None:
+    module = importlib.import_module(f"orchestrator_adapters.{name}")
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    # An exception may be a row of a table, and everything else has its docstring there.
+    missing = [
+        each
+        for each in module.__all__
+        if f"orchestrator_adapters.{name}:{each} " not in pages and f"| `{each}` |" not in pages
+    ]
+    assert not missing
 
 
 # Links
