@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from orchestrator_adapters.publisher._errors import (
 from orchestrator_adapters.publisher._pins import marked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from playwright.sync_api import Locator, Page, Response
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _LOOK = 100
 # What a refusal that names no time is worth.
 _DEFAULT_PAUSE = 5.0
+# A list of boards that a script fills comes right behind the list.
+_LATE_OPTIONS = 3.0
+_NAMES = "options => options.filter(o => o.value !== '').map(o => o.textContent.trim())"
 # The page that says why comes right behind its status.
 _PAGE_OF_REFUSAL = 5.0
 _REFUSED = 400
@@ -174,17 +178,22 @@ class Form:
             if self._selector("form", name) is not None:
                 self._appears(self._one("form", name), "form", name, state="attached")
 
-    def boards(self) -> list[str] | None:
-        """Return the names of the boards that the open form offers; None if it has no list of boards."""
+    def boards(self, wanted: str | None = None) -> list[str] | None:
+        """Return the names of the boards that the open form offers; None if it has no list of boards.
+
+        Args:
+            wanted: A board; by default any will do. A list that has it not, yet, is given a little time.
+        """
         if self._selector("form", "board") is None:
             return None
         self._appears(self._one("form", "board"), "form", "board")
-        texts: list[str] = (
-            self._one("form", "board")
-            .locator("option")
-            .evaluate_all("options => options.filter(o => o.value !== '').map(o => o.textContent.trim())")
-        )
-        return texts
+        options = self._one("form", "board").locator("option")
+        deadline = time.monotonic() + min(self._profile.timeout, _LATE_OPTIONS)
+        while True:
+            names: list[str] = options.evaluate_all(_NAMES)
+            if (names if wanted is None else wanted in names) or time.monotonic() > deadline:
+                return names
+            self.page.wait_for_timeout(_LOOK)
 
     def fill(self, pin: Mapping[str, str]) -> None:
         """Fill in a pin.
@@ -201,15 +210,16 @@ class Form:
         if values["image"]:
             if not os.path.isfile(values["image"]):
                 raise MissingImage(f"the image {values['image']!r} is not there")
-            self._appears(self._one("form", "image"), "form", "image", state="attached")
-            self._one("form", "image").set_input_files(values["image"])
+            with self._in_time("form", "image"):
+                self._one("form", "image").set_input_files(values["image"], timeout=self._profile.timeout * 1e3)
 
     def _choose(self, board: str) -> None:
-        boards = self.boards() or []
+        boards = self.boards(board) or []
         if board not in boards:
             known = ", ".join(boards[:10]) + (", …" if len(boards) > 10 else "")
             raise UnknownBoard(f"there is no board {board!r}; there {'are ' + known if boards else 'is none'}")
-        self._one("form", "board").select_option(label=board)
+        with self._in_time("form", "board"):
+            self._one("form", "board").select_option(label=board, timeout=self._profile.timeout * 1e3)
 
     def publish(self) -> str:
         """Press the button, and return the id of the pin that the site shows then.
@@ -252,35 +262,30 @@ class Form:
             raise FormChanged(f"{url} answers with status {response.status}")
         self._answers.clear()
 
-    def _appears(self, wanted: Locator, section: str, key: str, *, state: Any = "visible") -> None:
+    @contextlib.contextmanager
+    def _in_time(self, section: str, key: str) -> Iterator[None]:
+        """Turn a wait that was in vain into what is wrong with the page."""
         from playwright.sync_api import TimeoutError as NotThere
 
         try:
-            wanted.wait_for(state=state, timeout=self._profile.timeout * 1e3)
+            yield
         except NotThere:
             self._raise_for_failures()
-            raise self._changed(section, key) from None
+            where = f"[{section}] {key} = {self._selector(section, key)!r}"
+            raise FormChanged(f"{where}: not on {self.page.url} within {self._profile.timeout:g} s") from None
 
-    def _changed(self, section: str, key: str) -> FormChanged:
-        where = f"[{section}] {key} = {self._selector(section, key)!r}"
-        return FormChanged(f"{where}: not on {self.page.url} within {self._profile.timeout:g} s")
+    def _appears(self, wanted: Locator, section: str, key: str, *, state: Any = "visible") -> None:
+        with self._in_time(section, key):
+            wanted.wait_for(state=state, timeout=self._profile.timeout * 1e3)
 
     def _fill(self, section: str, key: str, value: str) -> None:
-        from playwright.sync_api import TimeoutError as NotThere
-
-        try:
+        with self._in_time(section, key):
             self._one(section, key).fill(value, timeout=self._profile.timeout * 1e3)
-        except NotThere:
-            raise self._changed(section, key) from None
 
     def _click(self, section: str, key: str) -> None:
-        from playwright.sync_api import TimeoutError as NotThere
-
-        try:
+        with self._in_time(section, key):
             # Whether the next page comes is looked at by whoever pressed it.
             self._one(section, key).click(timeout=self._profile.timeout * 1e3, no_wait_after=True)
-        except NotThere:
-            raise self._changed(section, key) from None
 
     def _shown(self, section: str, key: str) -> str | None:
         """Return the text of an element if it is shown."""

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import child
-from orchestrator_adapters.publisher._errors import PinRefused, RateLimited, SiteFailed, UnknownResult
+from orchestrator_adapters.publisher._errors import FormChanged, PinRefused, RateLimited, SiteFailed, UnknownResult
 from orchestrator_adapters.publisher._lookup import SETTLE, PageLookup, patiently, surely
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Publication:
             PublishError: If it is not published; with `SiteFailed` nobody knows.
         """
         if found := self._there():
-            return self._result("found", found)
+            return self._found(found)
         effect = None
         tries, deadline = 0, time.monotonic() + _LONGEST_REFUSAL
         while True:
@@ -143,8 +143,9 @@ class Publication:
                         permit.throttled(error.retry_after)  # for everybody
                 child.log(str(error), "warning")
                 self._sleep(error.retry_after)
-            except SiteFailed as error:
-                if tries == _TRIES:
+            except (SiteFailed, FormChanged) as error:
+                # A page that lacks something may be one that came by halves; it had all the time to come whole.
+                if tries == (_TRIES if isinstance(error, SiteFailed) else 2):
                     raise
                 child.log(f"trying again: {error}", "warning")
                 self._sleep(pause)
@@ -183,6 +184,13 @@ class Publication:
     def _done(self, found: str) -> dict[str, Any]:
         child.effect_done(self._pin["key"], {"id": found})
         return self._result("published", found)
+
+    def _found(self, found: str) -> dict[str, Any]:
+        """Return that the site has the pin: of this very job, if an earlier attempt had pressed the button."""
+        if child.effect_begin(self._pin["key"]).done:
+            return self._result("published", found)
+        child.effect_done(self._pin["key"], {"id": found})
+        return self._result("found", found)
 
     def _concluded(self, ref: Any) -> dict[str, Any]:
         """Return, or raise, what an earlier attempt of this job came to."""
