@@ -283,7 +283,7 @@ async def _ends(process: psutil.Process) -> bool:
 
 async def _accept(dialog: Any) -> None:
     try:
-        await dialog.accept()
+        await dialog.accept(dialog.default_value)  # as who presses OK
     except Exception:
         return  # the job has answered it, or the page is gone
 

@@ -313,7 +313,7 @@ class SyncAttempt:
 
 def _accept(dialog: Any) -> None:
     try:
-        dialog.accept()
+        dialog.accept(dialog.default_value)  # as who presses OK
     except Exception:
         return  # the job has answered it, or the page is gone
 
