@@ -183,6 +183,7 @@ class BatchRun:
         self._running: dict[int, _Entry] = {}
         self._moved = asyncio.Event()
         self._stopping = False
+        self._first_open: int | None = None  # the first line that is left to the next run, as are its outcomes
 
     def drain(self) -> None:
         """Read no more; what was read is run."""
@@ -278,6 +279,8 @@ class BatchRun:
         self._summary.replayed += record.replayed
         # What the journal does not have is done by the next run: a line of the output would be a second one then.
         open_still = self._journal is not None and not record.kept
+        if open_still and (self._first_open is None or entry.line < self._first_open):
+            self._first_open = entry.line
         self._settled(entry.position, report_settled(entry.line, record), write=not open_still)
         if isinstance(record.error, PoolBroken | SupervisorClosed):
             self._break(record.error)
@@ -313,5 +316,6 @@ class BatchRun:
     def _write_in_order(self, position: int, report: Report | None) -> None:
         assert self._reorder is not None
         for ready in self._reorder.put(position, report):
-            if ready is not None:
+            # What is behind a line that is still open comes after it, so from the journal, in the next run.
+            if ready is not None and (self._first_open is None or ready.line < self._first_open):
                 self._report(ready)

@@ -312,3 +312,34 @@ def test_an_interrupted_run_goes_on(folder: Path, interrupts: int) -> None:
     assert {outcome["status"] for outcome in outcomes(folder)} == {"succeeded"}
     again = {line for line, count in log(folder).items() if count > 1}
     assert again <= ({"ran 1"} if interrupts == 2 else set())
+
+
+def test_with_ordered_no_outcome_overtakes_a_line_that_is_left_open(folder: Path) -> None:
+    for name in ("gate", "reached"):
+        os.mkfifo(folder / name)
+    # Lines 2 and 3 are done, by the other child, when 1 and 4 still run.
+    (folder / "work.py").write_text(
+        WORK + "\ndef wait(x):\n    if x == 4:\n        open('reached', 'w').write('x')\n"
+        "    return open('gate').read() and x if x in (1, 4) else x\n"
+    )
+    process = subprocess.Popen(command("--ordered", target="work:wait"), stderr=subprocess.PIPE, text=True)
+    try:
+        assert (folder / "reached").read_text() == "x"
+        said = ""
+        for number in (1, 2):
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            while said.count("SIGINT:") < number:
+                said += process.stderr.readline()
+        said += process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert outcomes(folder) == []
+    for name in ("gate", "reached"):
+        (folder / name).unlink()
+        (folder / name).write_text("go on")
+    done = run("--ordered", target="work:wait")
+    assert done.returncode == 0, done.stderr
+    assert [outcome["line"] for outcome in outcomes(folder)] == list(range(1, 41))
