@@ -37,8 +37,8 @@ _OFF_LIMITS = (
 class Canceller:
     """Cancels one attempt, once.
 
-    The main thread calls `begin`, `pause`, `end` and `may_interrupt`, some other thread `interrupt`; what it looks at is looked
-    at in the main thread, by the loop.
+    The main thread calls `begin`, `pause`, `end` and `may_interrupt`, some other thread `interrupt`; what that one
+    looks at, it looks at in the main thread.
 
     Args:
         kill_browser: Ends the browser's processes, and with them every call.
