@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from orchestrator_adapters.playwright._job import BrowserJob
     from orchestrator_adapters.playwright._options import BrowserOptions
     from orchestrator_adapters.playwright._policy import ArtifactPolicy
+    from orchestrator_adapters.playwright._report import write_report
     from orchestrator_adapters.playwright._states import save_state
+    from orchestrator_adapters.playwright._traces import pack_trace
 
 __all__ = (
     "ArtifactPolicy",
@@ -35,7 +37,9 @@ __all__ = (
     "ProxyFailed",
     "StateMissing",
     "find_browser",
+    "pack_trace",
     "save_state",
+    "write_report",
 )
 
 # A child needs neither jobs nor policies, and a parent no Playwright.
@@ -53,7 +57,9 @@ _HOMES = {
     "ProxyFailed": "_errors",
     "StateMissing": "_errors",
     "find_browser": "_find",
+    "pack_trace": "_traces",
     "save_state": "_states",
+    "write_report": "_report",
 }
 
 

@@ -1,0 +1,181 @@
+"""What a report tells of a run: its jobs, their attempts with times, and the evidence that each attempt left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable  # noqa: TC003  whoever asks for type hints must get them
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import Outcome  # noqa: TC001  whoever asks for type hints must get them
+from orchestrator.exceptions import JobCrashed, JobFailed, JobTimedOut
+from orchestrator_adapters.playwright._folders import read_mark
+
+# Most of a traceback, or of what a child wrote last, that a reader looks at.
+LONGEST_TEXT = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt as it is drawn.
+
+    Attributes:
+        number: From 1.
+        lane: The worker, or the child's process when it is not known which worker that was.
+        started: Seconds since the epoch; None when nobody wrote it down.
+        seconds: How long it ran, as far as that is known.
+        status: As an outcome's: `succeeded`, `failed`, `crashed`, `timed_out`, `cancelled` …
+        text: Why it ended, in one line.
+        files: What it left.
+    """
+
+    number: int
+    lane: str
+    started: float | None
+    seconds: float
+    status: str
+    text: str
+    files: tuple[Path, ...] = ()
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The screenshots."""
+        return [path for path in self.files if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLine:
+    """One job as it is told.
+
+    Attributes:
+        place: Its place among the outcomes, for links within the page.
+        label: Its key, or its number.
+        status: Its outcome's.
+        failure_class: Its outcome's.
+        summary: The error's first line, or nothing.
+        details: Headed texts: traceback, what the child wrote last, where it hung.
+        attempts: In order.
+        seconds: How long the last attempt ran.
+        worker: Who ran the last attempt.
+    """
+
+    place: int
+    label: str
+    status: str
+    failure_class: str
+    summary: str
+    details: tuple[tuple[str, str], ...]
+    attempts: tuple[Attempt, ...]
+    seconds: float
+    worker: str
+
+
+def collect(outcomes: Iterable[Outcome]) -> list[JobLine]:
+    """Return the jobs of a report, those that failed first, else as they came."""
+    jobs = [_job(outcome, place) for place, outcome in enumerate(outcomes, 1)]
+    return sorted(jobs, key=lambda job: job.status == "succeeded")
+
+
+def _job(outcome: Outcome, place: int) -> JobLine:
+    summary, details = _explain(outcome)
+    return JobLine(
+        place=place,
+        label=outcome.key or f"job {outcome.job_id}",
+        status=str(outcome.status),
+        failure_class=outcome.failure_class or "",
+        summary=summary,
+        details=tuple((head, text[-LONGEST_TEXT:]) for head, text in details if text.strip()),
+        attempts=tuple(_attempts(outcome)),
+        seconds=outcome.run_seconds,
+        worker=outcome.worker or "",
+    )
+
+
+def _explain(outcome: Outcome) -> tuple[str, list[tuple[str, str]]]:
+    error = outcome.error
+    if error is None:
+        return "", []
+    first = str(error.args[0] if error.args else error).strip().partition("\n")[0]
+    if isinstance(error, JobFailed):
+        return first, [("Traceback in the child", error.error.traceback)]
+    if isinstance(error, JobCrashed):
+        death = error.certificate
+        return first, [
+            ("Death certificate", str(death)),
+            ("Where it was", death.stack),
+            ("Last lines that the child wrote", "\n".join(death.stderr)),
+        ]
+    if isinstance(error, JobTimedOut):
+        return first, [("Where it hung", error.stack)]
+    return first, [("Error", str(error))]
+
+
+def _attempts(outcome: Outcome) -> list[Attempt]:
+    files: dict[int, list[Path]] = {}
+    for artifact in outcome.artifacts:
+        files.setdefault(artifact.attempt, []).append(Path(artifact.path))
+    known = {record.number: record for record in getattr(outcome, "history", ())}
+    found = []
+    for number in range(1, outcome.attempts + 1):
+        left = tuple(sorted(files.get(number, ())))
+        is_last = number == outcome.attempts
+        if number in known:
+            record = known[number]
+            found.append(
+                Attempt(
+                    number=number,
+                    lane=record.worker or "",
+                    started=record.started,
+                    seconds=record.seconds,
+                    status=str(record.status),
+                    text=record.error,
+                    files=left,
+                )
+            )
+        else:
+            found.append(_from_evidence(outcome, number, left, is_last=is_last))
+    return found
+
+
+def _from_evidence(outcome: Outcome, number: int, files: tuple[Path, ...], *, is_last: bool) -> Attempt:
+    """Return an attempt from what it wrote down itself, and from what its outcome tells of the last one."""
+    marker = next(filter(None, (read_mark(folder) for folder in {path.parent for path in files})), {})
+    started, ended, failure = marker.get("started"), marker.get("ended"), marker.get("failure")
+    if ended is None:  # it was killed: the last it wrote is the last that is known
+        ended = max((path.stat().st_mtime for path in files if path.exists()), default=started)
+        status, text = "crashed", "the child died"
+    elif failure is None:
+        status, text = "succeeded", ""
+    else:
+        status = {"cancel": "cancelled", "timeout": "timed_out"}.get(failure, "failed")
+        text = marker.get("error") or failure
+    if is_last:
+        status = str(outcome.status)
+    elif not marker:
+        status, text = "failed", "it was attempted again"
+    pid = marker.get("pid")
+    process = f"process {pid[0]}" if isinstance(pid, list) and pid else ""
+    # Only of the last one the worker is known; in a picture with processes as lanes all must be processes.
+    return Attempt(
+        number=number,
+        lane=process or outcome.worker or "",
+        started=started,
+        seconds=max(0.0, ended - started) if started is not None else outcome.run_seconds if is_last else 0.0,
+        status=status,
+        text=text,
+        files=files,
+    )
+
+
+def ago(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def stamp(when: float) -> str:
+    """Return a point in time as people write it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
