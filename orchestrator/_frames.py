@@ -126,6 +126,10 @@ class Returned(Frame, tag="returned"):
     kind: str | None = None
 
 
+class Spent(Frame, tag="spent"):
+    reason: str = ""
+
+
 class Acquire(Frame, tag="acquire"):
     fence: int
     request: int
@@ -203,6 +207,7 @@ AnyFrame = (
     | Called
     | Made
     | Returned
+    | Spent
     | Acquire
     | Release
     | Cache

@@ -113,6 +113,8 @@ class Hearing:
                     if attempt is not None:
                         attempt.over()
                         worker.desk.returned(attempt, frame.kind)
+            case _frames.Spent():
+                worker.is_spent(frame.reason)
             case _frames.Hello():
                 self._greet(frame)
             case _frames.Ready():

@@ -46,6 +46,7 @@ CHILD_TO_PARENT = (
     "callback",
     "artifact",
     "returned",
+    "spent",
     "acquire",
     "release",
     "cache",

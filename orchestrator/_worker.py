@@ -396,6 +396,11 @@ class Worker:
         """Keep a sentence for the death certificate: the first one, for the others follow from it."""
         self._detail = self._detail or detail
 
+    def is_spent(self, reason: str) -> None:
+        """Give the child no more jobs, and replace it: what it ran has left something that others cannot stand."""
+        self.pool.log("worker.child_spent", worker=self.name, generation=self.generation, reason=reason)
+        self.health.wear_out()
+
     def misbehave(self, detail: str) -> None:
         """Kill a child that does not keep to the protocol."""
         self.explain(detail)

@@ -41,6 +41,7 @@ class Inbox:
     Attributes:
         lock: Guards the jobs that wait. May be held while a frame is written, never taken by who writes one.
         stopping: The main thread is to leave when no job waits.
+        closed: The main thread takes no more jobs; those that wait, and come, are to be given back.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Inbox:
     ) -> None:
         self.lock = allocate_lock()
         self.stopping = False
+        self.closed = False
         self._fd = fd
         self._act = act
         self._begin = begin
@@ -148,6 +150,10 @@ class Inbox:
             self._jobs.extend(kept)
         return back
 
+    def waiting(self) -> list[int]:
+        """Return the fences of the jobs that wait. Call it with `lock` held."""
+        return [job["fence"] for job in self._jobs]
+
     def stop(self) -> None:
         """Let the main thread leave when it has done the jobs that wait."""
         with self.lock:
@@ -180,7 +186,7 @@ class Inbox:
         """Wait for the next job; None when there will be none."""
         while True:
             with self.lock:
-                if self._jobs:
+                if self._jobs and not self.closed:
                     frame = self._jobs.popleft()
                     self._leave_stdin()
                     # Begun under the lock: from here on a recall finds it started and a cancel finds its scope.

@@ -9,6 +9,7 @@ import sys
 from orchestrator import _wire
 from orchestrator.child import _capture, _fork, _plain, _scope
 from orchestrator.child._inbox import end_protocol
+from orchestrator.child._orphan import kill_descendants
 from orchestrator.child._runtime import Runtime
 from orchestrator.child._stdio import LineWriter, claim_protocol_fds
 
@@ -58,6 +59,9 @@ def main(nonce: str) -> None:
         import atexit
 
         atexit._run_exitfuncs()
+        if runtime.spent:
+            # Before the next child starts: what was left may hold what its first job wants, such as a profile's lock.
+            kill_descendants()
     finally:
         runtime.flush_lines()
         runtime.send(bye)
@@ -149,4 +153,5 @@ def _serve(runtime: Runtime) -> None:
     if later:
         import asyncio
 
+        asyncio._set_running_loop(None)  # left marked by a job, or a resource; it runs no more
         asyncio.run(aclose_all(later, runtime.report))

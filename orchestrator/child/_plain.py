@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import sys
 
 from orchestrator.child._invoke import run_sync
 
@@ -56,7 +57,17 @@ def run(runtime: Runtime) -> dict[str, Any] | None:
             continue
         # Written whole before the next job is taken: what has no answer after a death did not run before what has one.
         runtime.finish(scope)
-        runtime.write(line)
+        if runtime.flavour == "plain" and _leaves_loop():
+            # Of a browser that was not closed, say: neither asyncio.run nor another such browser would work here.
+            runtime.spend(line, "a job left an event loop running in the main thread")
+        else:
+            runtime.write(line)
+
+
+def _leaves_loop() -> bool:
+    """Return whether this thread is marked as one that runs an event loop, which it does not between jobs."""
+    events: Any = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
 
 
 def _arm_stack_dump(frame: dict[str, Any]) -> int | None:

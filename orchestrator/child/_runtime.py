@@ -258,6 +258,11 @@ class Runtime:
         """The supervisor asked the child to stop."""
         return self._inbox.stopping
 
+    @property
+    def spent(self) -> bool:
+        """A job left this child in a state that no other job can stand."""
+        return self._inbox.closed
+
     def _act(self, frame: dict[str, Any]) -> None:
         act = self._ACTIONS.get(frame["type"])
         if act is not None:  # else it is of a later version
@@ -270,6 +275,9 @@ class Runtime:
     def _on_job(self, frame: dict[str, Any]) -> None:
         frame["fence"], frame["target"]  # what has none is refused here, on arrival
         self._inbox.put(frame)
+        if self._inbox.closed:
+            with self._inbox.lock:
+                self._return([frame["fence"]])
 
     def _on_cancel(self, frame: dict[str, Any]) -> None:
         fence = frame["fence"]
@@ -399,6 +407,16 @@ class Runtime:
         """Return a job that was sent by name, so that nobody could know what kind it is: it is for another child."""
         self.finish(scope)
         self.send({"type": "returned", "asked": [scope.fence], "fences": [scope.fence], "kind": kind})
+
+    def spend(self, answer: bytes, reason: str) -> None:
+        """Answer the last job that this child can run, and give back those that wait, and all that come."""
+        # The supervisor hears of it first, or it would send the next job at once.
+        self.write(_wire.encode({"type": "spent", "reason": reason}) + answer)
+        with self._inbox.lock:
+            self._inbox.closed = True
+            waiting = self._inbox.waiting()
+            if waiting:
+                self._return(waiting)
 
     def finish(self, scope: Scope) -> None:
         """Say what the attempt still has to say; only its outcome may follow."""

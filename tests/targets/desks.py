@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from types import FrameType
 from typing import Any
+
+import gates
 
 from orchestrator import child
 
@@ -22,6 +26,7 @@ class Desk:
         self.open = True
         self.interrupts: list[int] = []
         self.woken = threading.Event()
+        self.kept: list[int] = []
 
 
 class Opened:
@@ -34,13 +39,14 @@ class Opened:
     def __enter__(self) -> Desk:
         if self.options.get("leave_loop"):
             child.resource("loop", _leave_loop)
+        if self.options.get("keep_processes"):
+            self.desk.kept = child.resource("processes", _Processes).pids
         return self.desk
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.desk.open = False
-        if "exit_note" in self.options:
-            with open(self.options["exit_note"], "a", encoding="utf-8") as file:
-                file.write(f"{type(error).__name__} {self.desk.call.ended_by}\n")
+        if self.desk.call.ended_by is not None:
+            child.log(f"closed {type(error).__name__} {self.desk.call.ended_by}")
         if isinstance(error, KeyError):
             raise DeskBroken(f"because of {error!r}") from error
 
@@ -54,6 +60,29 @@ class Patient(Opened):
     def interrupt(self) -> None:
         self.desk.interrupts.append(threading.get_ident())
         self.desk.woken.set()
+
+
+class Breaking(Opened):
+    """Cannot even be asked."""
+
+    def may_interrupt(self, frame: FrameType | None) -> bool:
+        return 1 / 0 > 0
+
+
+class _Processes:
+    """Two processes, one started by the other; each says that it is there."""
+
+    def __init__(self) -> None:
+        inner = "import time; print(1, flush=True); time.sleep(600)"
+        outer = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {inner!r}]).pid, flush=True)"
+        command = [sys.executable, "-c", outer + "; import time; time.sleep(600)"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        said = {self.process.stdout.readline().strip() for _ in range(2)} - {"1"}
+        self.pids = [self.process.pid, *map(int, said)]
+
+    def close(self) -> None:
+        self.process.kill()
 
 
 class AsyncOpened:
@@ -83,6 +112,8 @@ def desk(call: child.Call) -> Any:
     """The fixture."""
     if call.is_async:
         return AsyncOpened(call)
+    if call.options.get("breaks"):
+        return Breaking(call)
     return Patient(call) if call.options.get("patient") else Opened(call)
 
 
@@ -154,11 +185,30 @@ def spin(desk: Desk) -> None:
         time.sleep(0.001)
 
 
-def wait_at_desk(desk: Desk) -> dict[str, Any]:
+async def spin_async(desk: Desk) -> None:
+    child.progress(1)
+    await asyncio.sleep(600)
+
+
+def start_more(desk: Desk) -> None:
+    child.emit({"kept": desk.kept, "strays": _Processes().pids})
+    time.sleep(600)
+
+
+def facts_the_second_time(desk: Desk, flag: str) -> dict[str, Any]:
+    if not os.path.exists(flag):
+        with open(flag, "w", encoding="utf-8"):
+            child.progress(1)
+        time.sleep(600)
+    return facts(desk)
+
+
+def wait_at_desk(desk: Desk) -> None:
     child.progress(1)
     desk.woken.wait()
     child.progress(2)  # a write, after which nothing may be raised either
-    raise child.JobCancelled(f"woken {desk.call.ended_by}, elsewhere: {threading.get_ident() not in desk.interrupts}")
+    child.log(f"woken by {desk.call.ended_by}, elsewhere: {threading.get_ident() not in desk.interrupts}")
+    raise child.JobCancelled
 
 
 class Office:
@@ -217,3 +267,47 @@ def leave_many(folder: str, count: int) -> None:
     for number in range(count):
         with open(os.path.join(folder, f"{number:04}"), "w", encoding="utf-8"):
             pass
+
+
+class Unclosed:
+    """As a class that starts a browser and never closes it leaves its child."""
+
+    def __init__(self, port: int = 0) -> None:
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("there is a running loop already")
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self.loop = _leave_loop()
+        KEPT.append(self)
+
+    def publish(self, fail: bool = False) -> tuple[int, int]:
+        if fail:
+            raise DeskBroken("on purpose")
+        return os.getpid(), self.process.pid
+
+
+KEPT: list[Unclosed] = []
+
+
+def tick(number: int, leaving: int = -1) -> tuple[int, bool]:
+    """Return whether a loop was left here before; leave one if told."""
+    left = asyncio._get_running_loop() is not None
+    if number == leaving:
+        _leave_loop()
+    return number, left
+
+
+def stand_and_leave(port: int, label: str) -> int:
+    gates.stand(port, label)
+    _leave_loop()
+    return os.getpid()
+
+
+class Closing:
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        child.log("closed in a loop of its own")
+
+
+def leave_resource_and_loop() -> None:
+    child.resource("closing", Closing)
+    _leave_loop()
