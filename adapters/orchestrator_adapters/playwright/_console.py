@@ -11,6 +11,7 @@ from typing import Any
 # A page that logs in a loop must not fill the disk.
 MOST_LINES = 10_000
 LONGEST_TEXT = 4_000
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 class Console:
@@ -19,8 +20,9 @@ class Console:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines = 0
-        # Unbuffered: what was written is the kernel's, whoever is killed then.
-        self._file: int | None = None
+        # Made at once, so that an empty file says that nothing was said. Unbuffered: what was written is the kernel's,
+        # whoever is killed then.
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CLOEXEC, 0o600)
 
     def listen(self, source: Any, *, is_context: bool) -> None:
         """Write down what a context, or one page, tells from now on."""
@@ -73,12 +75,8 @@ class Console:
         self._lines += 1
         facts = {name: value for name, value in facts.items() if value is not None}
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **facts}, ensure_ascii=False) + "\n"
-        try:
-            if self._file is None:
-                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CLOEXEC, 0o600)
-            os.write(self._file, line.encode("utf-8", "replace"))
-        except OSError:
-            self._lines = MOST_LINES + 1  # a full disk must not break the job
-
-
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+        if self._file is not None:
+            try:
+                os.write(self._file, line.encode("utf-8", "replace"))
+            except OSError:
+                self._lines = MOST_LINES + 1  # a full disk must not break the job
