@@ -12,6 +12,7 @@ from orchestrator_adapters.playwright._errors import BrowserDied, DriverDied, Pa
 from orchestrator_adapters.playwright._launch import context_arguments
 from orchestrator_adapters.playwright._plan import (
     CLOSE_DEADLINE,
+    CRASH_TAKES,
     DEATH_TAKES,
     DOWNLOADS_DEADLINE,
     EVIDENCE_DEADLINE,
@@ -21,7 +22,7 @@ from orchestrator_adapters.playwright._plan import (
     download_path,
 )
 from orchestrator_adapters.playwright._profile import Lease
-from orchestrator_adapters.playwright._translate import is_gone, is_playwrights, is_timeout, note, why
+from orchestrator_adapters.playwright._translate import is_gone, is_playwrights, is_timeout, may_be_crash, note, why
 from orchestrator_adapters.playwright._watch import Watch, was_closed
 
 TYPE_CHECKING = False
@@ -195,6 +196,10 @@ class AsyncAttempt:
         handle = self._browser.handle if self._browser is not None else getattr(self._context, "browser", None)
         if is_gone(error):
             await self._wait_for_death(driver, handle, roots)
+        elif may_be_crash(error):
+            until = time.monotonic() + CRASH_TAKES
+            while not self._watch.crashed and time.monotonic() < until:  # noqa: ASYNC110  one failed navigation, and a second at most
+                await asyncio.sleep(0.02)
         look = self._watch.look(handle, roots, driver.process, self._plan.name)
         if is_timeout(error) and not look.crashed and look.driver_alive and look.browser_alive:
             error.failure_class = "timed_out"  # type: ignore[attr-defined]

@@ -73,7 +73,7 @@ def describe(options: BrowserOptions) -> str:
     """Return what to call the browser in a text."""
     if options.mode == "cdp":
         return f"the browser at {options.endpoint}"
-    return f"the browser ({options.channel or options.engine})"
+    return f"the browser ({options.executable or options.channel or options.engine})"
 
 
 def remedies(options: BrowserOptions) -> dict[LaunchReason, str]:

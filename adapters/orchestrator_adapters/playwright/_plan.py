@@ -27,6 +27,8 @@ EVIDENCE_DEADLINE = 20.0
 DOWNLOADS_DEADLINE = 10.0
 # Until what Playwright was told of the end of a process can be seen in the process.
 DEATH_TAKES = 0.5
+# Until a page's crash is told of, after the navigation that it broke off: only a job that failed waits for it.
+CRASH_TAKES = 1.0
 
 
 class Plan:

@@ -12,6 +12,7 @@ from orchestrator_adapters.playwright._errors import BrowserDied, DriverDied, Pa
 from orchestrator_adapters.playwright._launch import context_arguments
 from orchestrator_adapters.playwright._plan import (
     CLOSE_DEADLINE,
+    CRASH_TAKES,
     DEATH_TAKES,
     DOWNLOADS_DEADLINE,
     EVIDENCE_DEADLINE,
@@ -20,7 +21,7 @@ from orchestrator_adapters.playwright._plan import (
     download_path,
 )
 from orchestrator_adapters.playwright._profile import Lease
-from orchestrator_adapters.playwright._translate import is_gone, is_playwrights, is_timeout, note, why
+from orchestrator_adapters.playwright._translate import is_gone, is_playwrights, is_timeout, may_be_crash, note, why
 from orchestrator_adapters.playwright._watch import Watch, was_closed
 
 TYPE_CHECKING = False
@@ -210,6 +211,10 @@ class SyncAttempt:
         if is_gone(error):
             driver.turn()
             self._wait_for_death(driver)
+        elif may_be_crash(error):
+            until = time.monotonic() + CRASH_TAKES
+            while not self._watch.crashed and driver.is_alive and time.monotonic() < until:
+                driver.turn(0.02)
         look = self._watch.look(self._browser(), driver.roots, driver.process, self._plan.name)
         if is_timeout(error) and not look.crashed and look.driver_alive and look.browser_alive:
             error.failure_class = "timed_out"  # type: ignore[attr-defined]

@@ -84,6 +84,11 @@ def is_gone(error: BaseException) -> bool:
     )
 
 
+def may_be_crash(error: BaseException) -> bool:
+    """Return whether a call failed as it does when the page's process dies, which is told of a little later."""
+    return is_playwrights(error) and "net::ERR_ABORTED" in str(error)
+
+
 def why(error: BaseException, look: Look) -> BrowserError | None:
     """Return what really happened, or None when the exception says it itself."""
     if not is_playwrights(error):
@@ -153,5 +158,8 @@ def _telling_line(text: str, reason: LaunchReason) -> str:
             for line in lines:
                 if re.search(pattern, line):
                     return line[:500]
-    errors = [line for line in lines if "ERROR:" in line or "exitCode=" in line]
-    return "; ".join([*lines[:1], *errors[:2]])[:500] if lines else "no text"
+    words = ("FATAL:", "ERROR:", "exitCode=")
+    errors = [line.removeprefix("- ") for line in lines if any(word in line for word in words)]
+    # That something "has been closed" is what is to be explained.
+    said = [] if errors and any(each in lines[0] for each in _GONE) else lines[:1]
+    return "; ".join([*said, *errors[:2]])[:500] if lines else "no text"
