@@ -21,6 +21,8 @@ from small_site import Site
 from orchestrator import BlockingSupervisor, Job, Supervisor, callback
 from orchestrator.exceptions import JobCancelled, JobFailed
 
+pytestmark = pytest.mark.usefixtures("browser_path")
+
 TARGETS = Path(__file__).parent.parent / "targets"
 FILE = TARGETS / "pins" / "publisher.py"
 # Of the file as its author wrote it: whoever has to change the file to make a test pass has to say so here.
@@ -249,3 +251,27 @@ def test_many_at_once_from_many_threads(site: Site) -> None:
         titles = [f"{pin['title']} {number}" for pin in PINS]
         assert found[number] == (titles, [(done, 3, title) for done, title in enumerate(titles, 1)])
     assert len(site.pins) == 12
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=browser)])
+async def test_publisher_that_never_closes_its_browser_works_again_and_again(times: int, site: Site) -> None:
+    seen: list[list[Any]] = []
+    lasting = Job(
+        "pins.lasting_publisher:LastingPublisher.publish",
+        init={"site": site.url},
+        args=([{"title": "one"}, {"title": "two"}],),
+        kwargs={"progress_callback": callback(lambda *call: seen.append(list(call)))},
+    )
+    async with Supervisor(workers=1) as supervisor:
+        for _ in range(times):
+            assert await supervisor.run(lasting) == ["one", "two"]
+            # What its Playwright leaves in the child must not meet anybody else's job.
+            assert await supervisor.run("chores:same_async", 1) == 1
+            assert await supervisor.run("chores:same", 2) == 2
+        # Submitted together they follow each other at once, and each finds a child that is fit for it.
+        handles = [await supervisor.submit(lasting) for _ in range(2)]
+        assert [await handle.result() for handle in handles] == [["one", "two"]] * 2
+        found = supervisor.statistics()
+        assert (found.restarts, found.retries) == (0, 0), "a child that is spent is no child that crashed"
+        assert found.settled == {"succeeded": 3 * times + 2}
+    assert seen == [[1, 2, "one"], [2, 2, "two"]] * (times + 2)

@@ -27,7 +27,8 @@ PAGES = {
     "/plain": "<h1>{title}</h1>",
     "/spin": "<h1>spin</h1><button onclick='while (true) {{}}'>spin</button>",
     "/dialog": "<h1>dialog</h1><button onclick='alert(1)'>ask</button><script>function ask() {{ alert(2) }}</script>",
-    "/popups": "<h1>popups</h1><button onclick='for (let i = 0; i < 5; i++) open(\"/plain?title=\" + i)'>open</button>",
+    "/popups": "<h1>popups</h1><button onclick='for (let i = 0; i < 5; i++) window.open(\"/plain?title=\" + i)'>"
+    "open</button>",
     "/noisy": "<h1>noisy</h1><script>console.log('first words'); console.error('bad words');"
     "fetch('/nowhere'); setTimeout(() => {{ throw new Error('thrown in the page') }}, 0)</script>",
     "/download": "<a id='file' href='/file'>file</a>",
