@@ -1,4 +1,4 @@
-"""The guide on browser jobs: the evidence that its program leaves opens in Playwright's viewer, as shown there."""
+"""The guide on browser jobs: what its program leaves of a failed job can be looked at, as its pictures show."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "howto" / "browser-jobs.md"
-PICTURE = ROOT / "docs" / "images" / "browser-jobs-trace.png"
+PICTURES = ROOT / "docs" / "images"
+TRACE, REPORT = "browser-jobs-trace.png", "browser-jobs-report.png"
 # Set to write the pictures of the guide again.
 WRITE = "ORCHESTRATOR_WRITE_PICTURES"
 DEADLINE = 120
-SIZE = {"width": 1000, "height": 620}
+WIDTH = 1000
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -48,29 +49,36 @@ def write_programs(folder: Path) -> None:
         (folder / title).write_text(text, "utf-8")
 
 
-def test_the_trace_of_the_failed_job_shows_where_it_failed(tmp_path: Path, browser_path: str) -> None:
+@pytest.fixture
+def ran(tmp_path: Path, browser_path: str) -> Path:
+    """The folder in which the program that publishes many pins has run."""
     write_programs(tmp_path)
+    run("many.py", cwd=tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, cwd: Path | None = None) -> None:
     done = subprocess.run(
-        [sys.executable, "many.py"], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (trace,) = tmp_path.glob("artifacts/*/attempt-1/trace.zip")
-    viewer = viewer_with(trace, tmp_path / "viewer")
-    picture = tmp_path / "trace.png"
-    with served(viewer) as address:
-        done = subprocess.run(
-            [sys.executable, "-c", LOOK, browser_path, address, str(picture), str(SIZE["width"]), str(SIZE["height"])],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert size_of(picture) == (SIZE["width"], SIZE["height"])
+
+
+def test_the_trace_and_the_report_show_where_a_job_failed(ran: Path, browser_path: str) -> None:
+    (trace,) = ran.glob("artifacts/*/attempt-1/trace.zip")
+    with served(viewer_with(trace, ran / "viewer")) as address:
+        look_at(LOOK_AT_TRACE, browser_path, f"{address}/index.html?trace={address}/trace.zip", ran / TRACE, 620)
+    look_at(LOOK_AT_REPORT, browser_path, (ran / "report.html").as_uri(), ran / REPORT, 960)
+
+
+def look_at(steps: str, browser_path: str, address: str, picture: Path, height: int) -> None:
+    """Open a page, carry out the steps, take a picture; write it into the guide if that is asked for."""
+    run("-c", LOOK.format(steps=steps), browser_path, address, str(picture), str(WIDTH), str(height))
+    assert size_of(picture) == (WIDTH, height)
     if os.environ.get(WRITE):
-        PICTURE.parent.mkdir(exist_ok=True)
-        shutil.copyfile(picture, PICTURE)
-    assert size_of(PICTURE) == size_of(picture)
+        PICTURES.mkdir(exist_ok=True)
+        shutil.copyfile(picture, PICTURES / picture.name)
+    assert size_of(PICTURES / picture.name) == size_of(picture)
 
 
 # In a process of its own: Playwright's sync API marks the thread that it was used on.
@@ -80,14 +88,17 @@ from playwright.sync_api import sync_playwright
 program, address, picture, width, height = sys.argv[1:]
 with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=program)
-    page = browser.new_page(viewport={"width": int(width), "height": int(height)})
+    page = browser.new_page(viewport={{"width": int(width), "height": int(height)}})
     page.set_default_timeout(60_000)
-    page.goto(f"{address}/index.html?trace={address}/trace.zip")
-    page.get_by_text("Screenshot").first.click()  # taken when the job had failed: the last step
-    page.frame_locator("iframe:visible").first.get_by_text("There is a pin").wait_for()
+    page.goto(address)
+    {steps}
     page.screenshot(path=picture)
     browser.close()
 """
+# The picture of the failed page is the last step of the job.
+LOOK_AT_TRACE = """page.get_by_text("Screenshot").first.click()
+    page.frame_locator("iframe:visible").first.get_by_text("There is a pin").wait_for()"""
+LOOK_AT_REPORT = """page.get_by_text("raise ValueError(said)").wait_for()"""
 
 
 def viewer_with(trace: Path, folder: Path) -> Path:
