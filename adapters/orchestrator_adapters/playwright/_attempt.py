@@ -154,7 +154,8 @@ class AttemptEvidence:
 
     def _trace_options(self) -> dict[str, Any]:
         """Claim the place for the trace; return how to start it."""
-        self._claimed = _traces.claim(self.folder / "trace")
+        self._claimed = self.folder / "trace"
+        _traces.claim(self._trace_name, self._claimed)
         title = f"{self._name}, job {self._call.job}, attempt {self._attempt}"
         return {"name": self._trace_name, "title": title, "screenshots": True, "snapshots": True, "sources": True}
 
@@ -201,13 +202,19 @@ class AttemptEvidence:
         packed = self._stopped or not keep
         if not packed:
             # The browser or the driver is gone, or had no time to finish: what it wrote so far is a trace all the same.
-            in_a_hurry = ended_by in HURRIED and _folders.size_of(claimed) > MOST_PACKED_IN_A_HURRY
+            place = _traces.place()
+            in_a_hurry = ended_by in HURRIED and _folders.size_of(place) > MOST_PACKED_IN_A_HURRY
             if not in_a_hurry:
                 with suppress(OSError):
-                    _traces.pack_trace(claimed, self.folder / "trace.zip", name=self._trace_name)
+                    _traces.pack_trace(place, self.folder / "trace.zip", name=self._trace_name)
                     packed = True
-        if _traces.release(claimed) and packed:
-            _traces.forget(claimed)
+        _traces.release(self._trace_name, claimed, self._aside, keep=not packed)
+
+    def _aside(self) -> Path:
+        """Make a folder for traces of others that were recorded in this attempt's; it is pruned as all others are."""
+        folder = _folders.make(str(self._policy.folder), f"side-by-side-{os.getpid()}", self._call.job, self._attempt)
+        _folders.mark(folder, started=time.time())
+        return folder
 
     def _settle_video(self, folder: Path, failed: bool) -> None:
         recorded = folder / "video"

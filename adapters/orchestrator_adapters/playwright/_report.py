@@ -201,7 +201,7 @@ class _Pictures:
         except ValueError:  # on another drive of Windows
             address = path.as_uri()
         hint = ""
-        if path.name == "trace.zip":
+        if path.name in ("trace.zip", "trace"):
             hint = ' <span class="soft">(open it with <code>playwright show-trace</code>)</span>'
         return f'<a href="{escape(address)}">{escape(path.name)}</a>{hint}'
 

@@ -113,7 +113,12 @@ def _explain(outcome: Outcome) -> tuple[str, list[tuple[str, str]]]:
 def _attempts(outcome: Outcome) -> list[Attempt]:
     files: dict[int, list[Path]] = {}
     for artifact in outcome.artifacts:
-        files.setdefault(artifact.attempt, []).append(Path(artifact.path))
+        path = Path(artifact.path)
+        known_files = files.setdefault(artifact.attempt, [])
+        # The hundreds of parts of a trace that was never finished are one thing, which the viewer opens.
+        whole = next((parent for parent in path.parents if parent.name == "trace"), path)
+        if whole not in known_files:
+            known_files.append(whole)
     known = {record.number: record for record in getattr(outcome, "history", ())}
     found = []
     for number in range(1, outcome.attempts + 1):

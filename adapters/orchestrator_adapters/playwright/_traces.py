@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable  # noqa: TC003  whoever asks for type hints must get them
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +18,12 @@ COPY = "-pwnetcopy-"
 LINES = (".trace", ".network")
 LEVEL = 1  # text shrinks to a sixth, and the pictures not at all
 
+# Frames of the film strip are a trace's own; what else the driver stores it shares by content.
+FRAME = re.compile(rb'"file":"(screencast/[^"/]+)"')
+
 _link: Path | None = None
-_users: dict[Path, int] = {}
 _target: Path | None = None
+_users: set[str] = set()
 
 
 def launch_folder() -> Path:
@@ -35,10 +41,11 @@ def launch_folder() -> Path:
     return _link
 
 
-def claim(folder: Path) -> Path:
-    """Let what is recorded from now on go to `folder`; return where it goes.
+def claim(name: str, folder: Path) -> None:
+    """Let what is recorded as `name` go to `folder`.
 
-    When jobs run side by side in this child, the first one's folder is used by all until the last one lets it go.
+    When jobs run side by side in this child, all record to one place, for the driver knows only one: the folder of the
+    first of them, until that one ends.
     """
     global _target
     link = launch_folder()
@@ -46,19 +53,67 @@ def claim(folder: Path) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         _point(link, folder)
         _target = folder
-    _users[_target] = _users.get(_target, 0) + 1
-    return _target
+    _users.add(name)
 
 
-def release(folder: Path) -> bool:
-    """Say that an attempt needs the folder that `claim` returned no more; return whether nobody does."""
+def place() -> Path:
+    """Return where is recorded now."""
+    return _target or launch_folder()
+
+
+def release(name: str, folder: Path, aside: Callable[[], Path], *, keep: bool) -> None:
+    """Remove what was recorded as `name`, for it is packed, or nobody wants it.
+
+    Args:
+        name: As it was claimed.
+        folder: As it was claimed.
+        aside: Makes a folder on the same disk, for what others go on recording when theirs was in `folder`.
+        keep: It is not packed, and stays as it is, if nobody else records there.
+    """
     global _target
-    _users[folder] -= 1
-    if _users[folder]:
-        return False
-    del _users[folder]
-    _target = None
-    return True
+    _users.discard(name)
+    target = _target
+    if target is None:
+        return
+    if not _users:
+        _target = None
+        if not keep:
+            forget(target)
+        if target != folder:
+            with suppress(OSError):
+                target.parent.rmdir()  # it was made by `aside`
+        return
+    _remove_one(target, name)
+    if target == folder:
+        moved = aside()
+        _adopt(target, moved)
+        _point(launch_folder(), moved)
+        _target = moved
+        _adopt(target, moved)  # what was made between the two steps
+        forget(target)
+
+
+def _adopt(source: Path, target: Path) -> None:
+    """Let files have a second name in `target`, under which the driver goes on writing them."""
+    for found in source.rglob("*"):
+        name = target / found.relative_to(source)
+        if found.is_dir():
+            name.mkdir(parents=True, exist_ok=True)
+        else:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.link(found, name)
+
+
+def _remove_one(folder: Path, name: str) -> None:
+    """Remove one of several traces from a folder, so that it does not grow as long as others come."""
+    lines = folder / f"{name}.trace"
+    with suppress(OSError):
+        frames = {found.group(1).decode() for line in lines.open("rb") for found in FRAME.finditer(line)}
+        for path in [*(folder / frame for frame in frames), *folder.glob(f"{name}{COPY}*")]:
+            path.unlink(missing_ok=True)
+        (folder / f"{name}.network").unlink(missing_ok=True)
+        lines.unlink()
 
 
 def pack_trace(
