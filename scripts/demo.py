@@ -1,8 +1,13 @@
-"""Run the main job on real input: parse Python's standard library in children, kill one of them, and lose nothing."""
+"""Show what children are for: parse the standard library and lose one of them, publish pins and lose a browser.
+
+The first act parses all of Python's standard library in four children, of which one is killed midway. The second act
+publishes pins to a board on this machine with real browsers, of which one is killed midway, and leaves a report with
+pictures. Without a browser, where none can be installed, it says what to install, and the first act is all.
+"""
 
 import _venv
 
-_venv.enter("runtime")
+_venv.enter("demo")
 
 import argparse
 import json
@@ -14,6 +19,7 @@ from pathlib import Path
 
 import psutil
 from _demo_kill import Kill
+from _demo_publish import PINS, second_act
 from _demo_report import Report
 from rich.console import Console
 
@@ -22,15 +28,21 @@ from orchestrator.cli._options import RunOptions
 from orchestrator.cli._run import run
 
 WORKERS = 4
+DEFAULT = _venv.ROOT / ".demo"
 # Not at once, when children still start, and not when most is done.
 KILL_AT = 0.4
 
 
 def main() -> int:
     """Run the demo and return 0 if nothing was lost, 130 if it was interrupted, else 1."""
-    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="demo.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, metavar="N", help="parse N files, evenly chosen, instead of all")
     parser.add_argument("--progress", choices=("auto", "bar", "log", "none"), default="auto", help="how to show it")
+    parser.add_argument("--pins", type=int, default=PINS, metavar="N", help="publish N pins; 0 leaves that out")
+    parser.add_argument("--folder", type=Path, default=DEFAULT, metavar="DIR", help="where the report goes")
+    parser.add_argument("--open", action="store_true", help="open the report in your browser at the end")
     options = parser.parse_args()
     root = Path(sysconfig.get_path("stdlib"))
     paths = library(root)
@@ -45,7 +57,12 @@ def main() -> int:
     console.print(f"{root}", soft_wrap=True)
     console.print(f"{WORKERS} children work on it; one will be killed when {KILL_AT:.0%} is done.\n", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
-        return demonstrate(paths, root, Path(folder), options.progress, console)
+        code = demonstrate(paths, root, Path(folder), options.progress, console)
+    if code == 0 and options.pins > 0:
+        code = second_act(options.pins, options.folder, options.progress, console, opens=options.open)
+    if code == 0:
+        console.print("\nNext: README.md, or `.venv/bin/orchestrator --help`.", soft_wrap=True)
+    return code
 
 
 def demonstrate(paths: "list[str]", root: Path, folder: Path, progress: str, console: Console) -> int:
@@ -74,9 +91,7 @@ def demonstrate(paths: "list[str]", root: Path, folder: Path, progress: str, con
     left = psutil.Process().children(recursive=True)
     for process in left:
         console.print(f"  FAIL  a process is left: {process}", style="bold red")
-    console.print(
-        f"\nDone in {seconds:.1f} s. Next: README.md, or `.venv/bin/orchestrator run --help`.", soft_wrap=True
-    )
+    console.print(f"\nDone in {seconds:.1f} s.", soft_wrap=True)
     return 0 if held and not left and code == 0 else 1
 
 

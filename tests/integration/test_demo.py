@@ -1,4 +1,4 @@
-"""`scripts/demo.py` on a part of the library: a child is killed midway, and every file has one outcome all the same."""
+"""`scripts/demo.py` in small: a child and a browser are killed midway, and every file and pin is there once."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from orchestrator_adapters.publisher import Pin, read_pins
+from pin_boards import PASSWORD, USERNAME, PinBoard
+
+from orchestrator import Outcome
+from orchestrator._models import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
-DEADLINE = 60
+DEADLINE = 120
 FILES = 120
+PINS = 6
 
 
-def run_demo(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_demo(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(SCRIPTS / "demo.py"), *arguments],
-        env={**os.environ, "ORCHESTRATOR_VENV": "none", "COLUMNS": "80"},
+        env={**(os.environ if env is None else env), "ORCHESTRATOR_VENV": "none", "COLUMNS": "80"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=DEADLINE,
         check=False,
         **options,
@@ -31,7 +39,7 @@ def run_demo(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str
 
 
 def test_nothing_is_lost_when_a_child_is_killed(tmp_path: Path) -> None:
-    done = run_demo("--files", str(FILES), cwd=tmp_path)
+    done = run_demo("--files", str(FILES), "--pins", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "worker.child_died" in done.stderr
     assert "signal=SIGKILL" in done.stderr or sys.platform == "win32"
@@ -97,3 +105,83 @@ def test_a_run_without_a_kill_shows_nothing(tmp_path: Path, monkeypatch: pytest.
     output.write_text(json.dumps(outcome(1, "/a.py")))
     checks = Report(["/a.py"], Path("/"), output, Kill(after=1)).checks()
     assert [text for ok, text in checks if not ok] == ["no child was killed: the run was over too soon; try more files"]
+
+
+def test_pins_are_published_once_although_a_browser_is_killed(tmp_path: Path, browser_path: str) -> None:
+    folder = tmp_path / "demo"
+    done = run_demo("--files", "20", "--pins", str(PINS), "--folder", str(folder), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"  ok    {PINS} pins in, {PINS} on the board, each exactly once\n" in done.stdout
+    assert "  ok    every outcome names the pin that the board has\n" in done.stdout
+    assert re.search(
+        r"^  ok    browser \d+ of child \d+ \(w\d\) was killed when \d pins were", done.stdout, re.MULTILINE
+    )
+    assert "  ok    every child and every browser has ended\n" in done.stdout
+    assert "FAIL" not in done.stdout
+    assert f"Published: {PINS}/{PINS} - " in done.stderr
+    assert "on purpose" in done.stderr
+    report = folder / "report.html"
+    assert str(report) in done.stdout
+    page = report.read_text("utf-8")
+    assert page.count("data:image/") >= PINS
+    assert not re.search(r"""(?:src|href)=["']?https?:""", page)
+
+
+def test_without_a_browser_the_first_act_is_all_and_says_why(tmp_path: Path) -> None:
+    # Nothing is there, and nothing can be installed.
+    lone = {"PATH": str(tmp_path), "HOME": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path)}
+    kept = {name: value for name, value in os.environ.items() if name in ("SYSTEMROOT", "TEMP", "TMP", "TMPDIR")}
+    folder = tmp_path / "demo"
+    done = run_demo("--files", "20", "--folder", str(folder), env={**kept, **lone}, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 files in, 20 outcomes out, each exactly once" in done.stdout
+    assert "There is no browser" in done.stdout
+    assert "Left out: it needs a browser." in done.stdout
+    assert not (folder / "report.html").exists()
+
+
+def test_without_the_packages_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import _demo_publish
+
+    monkeypatch.setattr(_demo_publish, "PACKAGES", ("json", "no_such_package"))
+    problem = _demo_publish.missing(lambda line: None)
+    assert problem is not None and problem.startswith("this Python lacks some of: json no-such-package; install them")
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        ([0, 1], None),
+        ([0], "1 missing ['Birch Lake at dawn']"),
+        ([0, 1, 1], "1 more than once ['Birch Lake at dawn']"),
+        ([0, 1, 2], "1 unknown"),
+    ],
+)
+def test_pins_that_are_missing_or_doubled_are_found(
+    published: list[int], said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from _demo_browser import BrowserKill
+    from _demo_pin_report import PinReport
+    from _demo_pins import make_pins
+
+    made = [pin for pin in read_pins(make_pins(tmp_path, 3)) if isinstance(pin, Pin)]
+    with PinBoard() as board, httpx.Client(base_url=board.url, timeout=DEADLINE, trust_env=False) as client:
+        client.post("/login", data={"username": USERNAME, "password": PASSWORD})
+        for index in published:
+            pin = made[index]
+            data = {"title": pin.title, "board": pin.board, "link": f"{pin.link}?mark={pin.mark}"}
+            image = Path(pin.image_path).read_bytes()
+            assert client.post("/new", data=data, files={"image": ("i.png", image)}).status_code == 303
+        ids = {pin.title: board.pins(mark=pin.mark) for pin in made[:2]}
+        outcomes = [
+            Outcome(status=Status.SUCCEEDED, job_id=1, key=key, attempts=1, value={"id": str(found[0]["id"])})
+            for key, found in ids.items()
+            if found
+        ]
+        kill = BrowserKill(after=1, pid=7, child=6, worker="w1", at=1)
+        checks = PinReport(made[:2], outcomes, kill, board.url).checks()
+    wrong = [text for ok, text in checks if not ok]
+    assert bool(wrong) == (said is not None)
+    assert said is None or said in wrong[0]
