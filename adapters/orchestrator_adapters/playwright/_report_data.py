@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable  # noqa: TC003  whoever asks for type hints must get them
+from collections.abc import Iterable, Mapping  # noqa: TC003  whoever asks for type hints must get them
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from orchestrator import Outcome  # noqa: TC001  whoever asks for type hints must get them
 from orchestrator.exceptions import JobCrashed, JobFailed, JobTimedOut
-from orchestrator_adapters.playwright._folders import read_mark
+from orchestrator_adapters.playwright._folders import MARKER, read_mark
 
 # Most of a traceback, or of what a child wrote last, that a reader looks at.
 LONGEST_TEXT = 20_000
+# Statuses and failure classes of attempts in which something died.
+DEATHS = ("crashed", "quarantined", "browser_died", "driver_died", "page_crashed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class Attempt:
         started: Seconds since the epoch; None when nobody wrote it down.
         seconds: How long it ran, as far as that is known.
         status: As an outcome's: `succeeded`, `failed`, `crashed`, `timed_out`, `cancelled` …
+        died: The child, the browser, the driver or the page was killed, or crashed.
         text: Why it ended, in one line.
         files: What it left.
     """
@@ -34,6 +38,7 @@ class Attempt:
     started: float | None
     seconds: float
     status: str
+    died: bool
     text: str
     files: tuple[Path, ...] = ()
 
@@ -72,12 +77,50 @@ class JobLine:
 
 def collect(outcomes: Iterable[Outcome]) -> list[JobLine]:
     """Return the jobs of a report, those that failed first, else as they came."""
-    jobs = [_job(outcome, place) for place, outcome in enumerate(outcomes, 1)]
+    left = [(outcome, _left(outcome)) for outcome in outcomes]
+    # An outcome names the worker of the last attempt; that tells of the others whose the children were.
+    workers = {
+        process: outcome.worker
+        for outcome, attempts in left
+        if outcome.worker and (process := _process(attempts.get(outcome.attempts, _NOTHING).marker))
+    }
+    jobs = [_job(outcome, place, attempts, workers) for place, (outcome, attempts) in enumerate(left, 1)]
     return sorted(jobs, key=lambda job: job.status == "succeeded")
 
 
-def _job(outcome: Outcome, place: int) -> JobLine:
+class _Left(NamedTuple):
+    """What one attempt left: its files, and what it wrote down of itself."""
+
+    files: tuple[Path, ...]
+    marker: dict[str, Any]
+
+
+_NOTHING = _Left((), {})
+
+
+def _left(outcome: Outcome) -> dict[int, _Left]:
+    files: dict[int, list[Path]] = {}
+    markers: dict[int, dict[str, Any]] = {}
+    for artifact in outcome.artifacts:
+        path = Path(artifact.path)
+        # The hundreds of parts of a trace that was never finished are one thing, which the viewer opens.
+        whole = next((parent for parent in path.parents if parent.name == "trace"), path)
+        of_attempt = files.setdefault(artifact.attempt, [])
+        if whole not in of_attempt:
+            of_attempt.append(whole)
+        if path.name == MARKER:
+            markers[artifact.attempt] = read_mark(path.parent) or {}
+    return {number: _Left(tuple(sorted(paths)), markers.get(number, {})) for number, paths in files.items()}
+
+
+def _process(marker: dict[str, Any]) -> tuple[float, ...] | None:
+    identity = marker.get("pid")
+    return tuple(identity) if isinstance(identity, list) else None
+
+
+def _job(outcome: Outcome, place: int, left: dict[int, _Left], workers: Mapping[tuple[float, ...], str]) -> JobLine:
     summary, details = _explain(outcome)
+    numbers = range(1, outcome.attempts + 1)
     return JobLine(
         place=place,
         label=outcome.key or f"job {outcome.job_id}",
@@ -85,7 +128,7 @@ def _job(outcome: Outcome, place: int) -> JobLine:
         failure_class=outcome.failure_class or "",
         summary=summary,
         details=tuple((head, text[-LONGEST_TEXT:]) for head, text in details if text.strip()),
-        attempts=tuple(_attempts(outcome)),
+        attempts=tuple(_attempt(outcome, number, left.get(number, _NOTHING), workers) for number in numbers),
         seconds=outcome.run_seconds,
         worker=outcome.worker or "",
     )
@@ -110,44 +153,12 @@ def _explain(outcome: Outcome) -> tuple[str, list[tuple[str, str]]]:
     return first, [("Error", str(error))]
 
 
-def _attempts(outcome: Outcome) -> list[Attempt]:
-    files: dict[int, list[Path]] = {}
-    for artifact in outcome.artifacts:
-        path = Path(artifact.path)
-        known_files = files.setdefault(artifact.attempt, [])
-        # The hundreds of parts of a trace that was never finished are one thing, which the viewer opens.
-        whole = next((parent for parent in path.parents if parent.name == "trace"), path)
-        if whole not in known_files:
-            known_files.append(whole)
-    known = {record.number: record for record in getattr(outcome, "history", ())}
-    found = []
-    for number in range(1, outcome.attempts + 1):
-        left = tuple(sorted(files.get(number, ())))
-        is_last = number == outcome.attempts
-        if number in known:
-            record = known[number]
-            found.append(
-                Attempt(
-                    number=number,
-                    lane=record.worker or "",
-                    started=record.started,
-                    seconds=record.seconds,
-                    status=str(record.status),
-                    text=record.error,
-                    files=left,
-                )
-            )
-        else:
-            found.append(_from_evidence(outcome, number, left, is_last=is_last))
-    return found
-
-
-def _from_evidence(outcome: Outcome, number: int, files: tuple[Path, ...], *, is_last: bool) -> Attempt:
+def _attempt(outcome: Outcome, number: int, left: _Left, workers: Mapping[tuple[float, ...], str]) -> Attempt:
     """Return an attempt from what it wrote down itself, and from what its outcome tells of the last one."""
-    marker = next(filter(None, (read_mark(folder) for folder in {path.parent for path in files})), {})
+    marker, is_last = left.marker, number == outcome.attempts
     started, ended, failure = marker.get("started"), marker.get("ended"), marker.get("failure")
     if ended is None:  # it was killed: the last it wrote is the last that is known
-        ended = max((path.stat().st_mtime for path in files if path.exists()), default=started)
+        ended = max((path.stat().st_mtime for path in left.files if path.exists()), default=started)
         status, text = "crashed", "the child died"
     elif failure is None:
         status, text = "succeeded", ""
@@ -155,20 +166,20 @@ def _from_evidence(outcome: Outcome, number: int, files: tuple[Path, ...], *, is
         status = {"cancel": "cancelled", "timeout": "timed_out"}.get(failure, "failed")
         text = marker.get("error") or failure
     if is_last:
-        status = str(outcome.status)
+        status, text = str(outcome.status), text if marker else ""
     elif not marker:
         status, text = "failed", "it was attempted again"
-    pid = marker.get("pid")
-    process = f"process {pid[0]}" if isinstance(pid, list) and pid else ""
-    # Only of the last one the worker is known; in a picture with processes as lanes all must be processes.
+    process = _process(marker)
+    lane = workers.get(process, f"process {process[0]:g}") if process is not None else ""
     return Attempt(
         number=number,
-        lane=process or outcome.worker or "",
+        lane=lane or (outcome.worker or "" if is_last else ""),
         started=started,
         seconds=max(0.0, ended - started) if started is not None else outcome.run_seconds if is_last else 0.0,
         status=status,
+        died=status in DEATHS or failure in DEATHS,
         text=text,
-        files=files,
+        files=left.files,
     )
 
 

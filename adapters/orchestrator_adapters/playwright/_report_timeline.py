@@ -35,8 +35,8 @@ def timeline(jobs: Sequence[JobLine]) -> str:
         *(_label(lane, row) for row, lane in enumerate(lanes)),
         *(_bar(job, attempt, lanes.index(attempt.lane), begun, span) for job, attempt in bars),
     ]
-    crashed = sum(attempt.status in ("crashed", "quarantined") for _, attempt in bars)
-    told = f"{len(bars)} attempts on {len(lanes)} lanes within {ago(span)}, {crashed} of them crashed"
+    died = sum(attempt.died for _, attempt in bars)
+    told = f"{len(bars)} attempts on {len(lanes)} lanes within {ago(span)}, in {died} of them something died"
     note = f'<p class="soft">The first {MOST_BARS} attempts are drawn, {hidden} are not.</p>' if hidden > 0 else ""
     # A group, not an image: its bars are links, each with a name of its own.
     box = f"0 0 {LEFT + WIDTH + 20} {height}"
@@ -65,16 +65,16 @@ def _bar(job: JobLine, attempt: Attempt, row: int, begun: float, span: float) ->
     x = LEFT + ((attempt.started or 0.0) - begun) / span * WIDTH
     width = max(NARROWEST, attempt.seconds / span * WIDTH - 1)
     y = row * LANE + (LANE - BAR) / 2
-    died = attempt.status in ("crashed", "quarantined")
     text = f"{job.label}, attempt {attempt.number}: {attempt.status.replace('_', ' ')}, {ago(attempt.seconds)}"
     if attempt.text:
         text += f" - {attempt.text}"
     mark = ""
-    if width >= NARROWEST_WITH_SIGN or died:
-        mark = f'<text class="mark" x="{x + width / 2:.1f}" y="{y + BAR / 2 + 5:.1f}">{sign(attempt.status)}</text>'
+    if width >= NARROWEST_WITH_SIGN or attempt.died:
+        shown = sign("crashed" if attempt.died else attempt.status)
+        mark = f'<text class="mark" x="{x + width / 2:.1f}" y="{y + BAR / 2 + 5:.1f}">{shown}</text>'
     return (
         f'<a href="#job-{job.place}" aria-label="{escape(text)}"><title>{escape(text)}</title>'
-        f'<rect class="is-{escape(attempt.status)}{" died" if died else ""}" x="{x:.1f}" y="{y:.0f}" '
+        f'<rect class="is-{escape(attempt.status)}{" died" if attempt.died else ""}" x="{x:.1f}" y="{y:.0f}" '
         f'width="{width:.1f}" height="{BAR}" rx="3"/>{mark}</a>'
     )
 
