@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,16 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "dialogs": ("dismiss", "accept", "leave"),
     "login": ("copy", "share", "none"),
 }
+# What `new_context` takes; when Playwright has more by now, it is asked.
+_OF_CONTEXTS = frozenset(
+    """
+    base_url bypass_csp client_certificates color_scheme contrast device_scale_factor extra_http_headers forced_colors
+    geolocation has_touch http_credentials ignore_https_errors is_mobile java_script_enabled locale no_viewport offline
+    permissions record_har_content record_har_mode record_har_omit_content record_har_path record_har_url_filter
+    record_video_dir record_video_size reduced_motion screen service_workers strict_selectors timezone_id user_agent
+    viewport
+    """.split()
+)
 # Of a context's options, those that have a place of their own here.
 _ELSEWHERE = {"proxy": "proxy", "storage_state": "storage_state", "accept_downloads": "downloads"}
 
@@ -137,6 +149,8 @@ class BrowserOptions:
             if name in self.context:
                 raise _wrong(f"context.{name}", f"is given as BrowserOptions({place}=…)")
         for name, value in self.context.items():
+            if name not in _OF_CONTEXTS and not _is_newer(name):
+                raise _wrong(f"context.{name}", f"is no option of new_context{_like(name)}")
             try:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
@@ -174,6 +188,20 @@ class BrowserOptions:
 
 def _wrong(name: str, problem: str) -> ConfigurationError:
     return ConfigurationError(f"browser.{name}", problem)
+
+
+def _is_newer(name: str) -> bool:
+    """Return whether the Playwright that is installed knows an option that was not there when this was written."""
+    try:
+        from playwright.sync_api import Browser
+    except ImportError:
+        return False
+    return name in inspect.signature(Browser.new_context).parameters and name != "self"
+
+
+def _like(name: str) -> str:
+    near = difflib.get_close_matches(name, _OF_CONTEXTS, n=1)
+    return f"; do you mean {near[0]!r}?" if near else ""
 
 
 def _check_text(name: str, value: object) -> None:

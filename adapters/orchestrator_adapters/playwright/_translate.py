@@ -25,6 +25,7 @@ _GONE = ("has been closed", "Target closed", "Connection closed", "connection cl
 _CRASHED = ("Page crashed", "Target crashed", "page crashed")
 _OF_PROXIES = ("PROXY", "TUNNEL", "SOCKS")
 # What a browser that does not start, or what starts it, writes; the first that fits.
+_TOO_LONG = "Socket path too long"
 _LAUNCH: tuple[tuple[str, LaunchReason], ...] = (
     (r"ProcessSingleton|profile appears to be in use|already in use|Opening in existing browser", "profile_locked"),
     (
@@ -146,6 +147,9 @@ def launch_failure(error: BaseException, remedies: dict[LaunchReason, str], what
     text = str(error)
     reason: LaunchReason = next((reason for pattern, reason in _LAUNCH if re.search(pattern, text)), "unknown")
     remedy = remedies.get(reason, "")
+    if _TOO_LONG in text:
+        reason = "unknown"
+        remedy = "the path of its temporary folder is too long for a socket: set TMPDIR to a shorter one"
     detail = _telling_line(text, reason)
     return LaunchFailed(f"{what}: {remedy} ({detail})" if remedy else f"{what}: {detail}", reason)
 
