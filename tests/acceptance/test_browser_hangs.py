@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +22,7 @@ import pytest
 from orchestrator_adapters.playwright import BrowserJob, BrowserOptions
 from small_site import Site
 
-from orchestrator import BlockingSupervisor, Job, Supervisor
+from orchestrator import BlockingSupervisor, Job, Limit, Supervisor
 from orchestrator.exceptions import JobTimedOut
 
 pytestmark = pytest.mark.usefixtures("browser_path")
@@ -132,6 +135,42 @@ async def test_stopped_browser_and_killed_child_leave_nothing(site: Site) -> Non
         print(f"{len(gone)} processes were gone after {time.monotonic() - began:.2f} s")
         assert alive == []
         assert await supervisor.run(BrowserJob(browsing.title, args=(f"{site.url}/plain",))) == "plain"
+
+
+@pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=browser)])
+def test_killed_host_takes_its_browsers_along(stopped: bool, site: Site) -> None:
+    script = Path(browsing.__file__).with_name("browser_host.py")
+    host = subprocess.Popen([sys.executable, str(script), site.url], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    with host.stdout:
+        found = json.loads(host.stdout.readline())
+        site.wait_asked("/reached", 1, DEADLINE)
+        tree = psutil.Process(host.pid).children(recursive=True)
+        assert {found["child"], *found["browsers"], *found["drivers"]} <= {each.pid for each in tree}
+        if stopped:
+            for pid in found["browsers"]:
+                os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        host.kill()
+        host.wait()
+        gone, alive = psutil.wait_procs(tree, 3 + DEADLINE)
+    print(f"{len(gone)} processes were gone after {time.monotonic() - began:.2f} s")
+    assert alive == []
+
+
+async def test_cancel_while_a_job_waits_for_a_permit(site: Site) -> None:
+    async with Supervisor(workers=2, limits=[Limit("door", concurrency=1)]) as supervisor:
+        holding = await supervisor.submit(BrowserJob(browsing.hold_permit, args=(site.url, "door")))
+        await reached(site, "/reached", 1)
+        waiting = await supervisor.submit(BrowserJob(browsing.wait_for_permit, args=(site.url, "door")))
+        await reached(site, "/reached", 2)
+        waiting.cancel()
+        assert (await waiting.outcome()).status == "cancelled"
+        again = await supervisor.submit(BrowserJob(browsing.wait_for_permit, args=(site.url, "door")))
+        await reached(site, "/reached", 3)
+        holding.cancel()
+        assert (await holding.outcome()).status == "cancelled"
+        assert await again.result() == "plain", "the permit of a job that was ended came back"
 
 
 @browser

@@ -238,3 +238,34 @@ async def test_keys_are_kept_in_a_journal(site: Site, tmp_path: Path) -> None:
     async with Supervisor(workers=1, journal=journal) as supervisor:
         assert await supervisor.run(BrowserJob(browsing.title, args=(url,), key="one")) == "plain"
     assert site.asked.count("/plain") == asked
+
+
+@browser
+@pytest.mark.parametrize("target", [browsing.talk_from_listeners, browsing.talk_from_listeners_async])
+async def test_what_listeners_say_is_the_jobs(target: Any, site: Site) -> None:
+    seen: list[str] = []
+    async with Supervisor(workers=1) as supervisor:
+        handle = await supervisor.submit(BrowserJob(target, args=(site.url, callback(seen.append))))
+        events = [event async for event in handle.events()]
+        assert await handle.result() == "done"
+    assert seen[-1] == "from the page"
+    lines = [event.text for event in events if event.kind == "log"]
+    assert "printed: from the page" in lines and "logged: from the page" in lines
+    assert [event.value for event in events if event.kind == "item"] == ["told: by the page"]
+    assert [event.text for event in events if event.kind == "progress"][-1] == "from the page"
+
+
+@browser
+async def test_odd_ends(site: Site) -> None:
+    async with Supervisor(workers=1) as supervisor:
+        for target, args, expected in (
+            (browsing.leave_by_exit, (), "SystemExit: 3"),
+            (browsing.raise_in_listener, (site.url,), "LookupError: raised in a listener"),
+            (browsing.download_for_ever, (site.url,), None),
+            (browsing.ask_before_leaving, (site.url,), None),
+            (browsing.run_a_loop, (), None),
+        ):
+            outcome = await (await supervisor.submit(BrowserJob(target, args=args))).outcome()
+            assert outcome.status == ("succeeded" if expected is None else "failed"), outcome.error
+            assert expected is None or expected in str(outcome.error)
+            assert await supervisor.run(BrowserJob(browsing.title, args=(f"{site.url}/plain",))) == "plain"

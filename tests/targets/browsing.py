@@ -412,3 +412,97 @@ def change_for_ever(page: Any, url: str) -> None:
         number += 1
         page.evaluate("number => { document.querySelector('h1').textContent = number }", number)
         page.wait_for_timeout(20)
+
+
+# Jobs that talk from inside Playwright, or are talked to there.
+
+
+def talk_from_listeners(page: Any, url: str, show: Callable[[str], None]) -> str:
+    """Report from an event listener and from a function that the page calls, as pages' own news arrive there."""
+
+    def hear(message: Any) -> None:
+        print(f"printed: {message.text}")
+        child.log(f"logged: {message.text}")
+        child.progress(1, 2, message.text)
+        show(message.text)
+
+    page.on("console", hear)
+    page.expose_function("tell", lambda text: child.emit(f"told: {text}"))
+    page.goto(f"{url}/plain")
+    page.evaluate("console.log('from the page'); tell('by the page')")
+    page.wait_for_timeout(100)
+    return "done"
+
+
+async def talk_from_listeners_async(page: Any, url: str, show: Callable[[str], None]) -> str:
+    def hear(message: Any) -> None:
+        print(f"printed: {message.text}")
+        child.log(f"logged: {message.text}")
+        child.progress(1, 2, message.text)
+        show(message.text)
+
+    page.on("console", hear)
+    await page.expose_function("tell", lambda text: child.emit(f"told: {text}"))
+    await page.goto(f"{url}/plain")
+    await page.evaluate("console.log('from the page'); tell('by the page')")
+    await page.wait_for_timeout(100)
+    return "done"
+
+
+def wait_for_permit(page: Any, url: str, name: str) -> str:
+    page.goto(f"{url}/plain")
+    page.evaluate("fetch('/reached')")
+    with child.permit(name):
+        return title(page, f"{url}/plain")
+
+
+def hold_permit(page: Any, url: str, name: str) -> None:
+    with child.permit(name):
+        page.goto(f"{url}/plain")
+        page.evaluate(STUCK)
+
+
+def leave_by_exit(page: Any) -> None:
+    raise SystemExit(3)
+
+
+def raise_in_listener(page: Any, url: str) -> str:
+    def hear(_: Any) -> None:
+        raise LookupError("raised in a listener")
+
+    page.on("console", hear)
+    page.goto(f"{url}/noisy")
+    page.wait_for_timeout(300)
+    return "done"
+
+
+def download_for_ever(page: Any, url: str) -> str:
+    page.goto(f"{url}/download")
+    with page.expect_download() as waiting:
+        page.click("#endless")
+    return str(waiting.value.suggested_filename)
+
+
+def ask_before_leaving(page: Any, url: str) -> str:
+    """Leave a page that asks whether one really wants to go."""
+    page.goto(f"{url}/plain")
+    page.evaluate("addEventListener('beforeunload', event => { event.preventDefault(); event.returnValue = 'stay' })")
+    page.click("h1")
+    return "left"
+
+
+def run_a_loop(page: Any) -> int:
+    """Run a loop of one's own, in a thread, for Playwright's runs in this one."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def one() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, one()).result()
+
+
+def announce_and_spin(page: Any, url: str) -> None:
+    child.emit(who(page))
+    spin(page, url)

@@ -31,7 +31,7 @@ PAGES = {
     "open</button>",
     "/noisy": "<h1>noisy</h1><script>console.log('first words'); console.error('bad words');"
     "fetch('/nowhere'); setTimeout(() => {{ throw new Error('thrown in the page') }}, 0)</script>",
-    "/download": "<a id='file' href='/file'>file</a>",
+    "/download": "<a id='file' href='/file'>file</a><a id='endless' href='/endless-file'>endless</a>",
 }
 
 
@@ -141,6 +141,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             self.wfile.write(b"<!doctype html><h1>endless</h1><img src='/never'>")
+            self.wfile.flush()
+            self.site.closing.wait(120)
+        elif parts.path == "/endless-file":
+            self.send_response(200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Disposition", "attachment; filename=endless.bin")
+            self.end_headers()
+            self.wfile.write(b"x" * 100_000)
             self.wfile.flush()
             self.site.closing.wait(120)
         elif parts.path == "/never":
