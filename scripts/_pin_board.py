@@ -92,7 +92,8 @@ class PinBoard:
     def configure(self, **changes: Any) -> None:
         """Change `errors`, `lost_answers`, `rate`, `per`, `late`, `slow`, or what goes wrong on command.
 
-        `fail_next=2` lets two publishes fail before their pin is stored, `lose_next=2` after. `hold="before"` or
+        `fail_next=2` lets two publishes fail before their pin is stored, `lose_next=2` after; `limit_next=2` lets two
+        be too many, which may come again after a second. `hold="before"` or
         `hold="after"` lets publishes wait before or after their pin is stored, until `hold=None` or their client is
         gone; a pin whose client went before it was stored is not stored.
         """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-OPTIONS = ("errors", "lost_answers", "rate", "per", "late", "slow", "fail_next", "lose_next", "hold")
+OPTIONS = ("errors", "lost_answers", "rate", "per", "late", "slow", "fail_next", "lose_next", "limit_next", "hold")
 
 
 class Faults:
@@ -47,6 +47,7 @@ class Faults:
         self.slow = slow
         self.fail_next = 0  # so many publishes from now on fail before the pin is stored
         self.lose_next = 0  # so many publishes from now on fail after the pin is stored
+        self.limit_next = 0  # so many publishes from now on are too many, and to come again after a second
         self.hold: str | None = None  # publishes wait `before` or `after` the pin is stored, until this is None
         self.count: Counter[str] = Counter()
         self._random = random.Random(seed)
@@ -100,6 +101,8 @@ class Faults:
 
     def wait_of(self) -> float | None:
         """Take a publish's place in the window; returns after how many seconds to come again if there is none."""
+        if self._take("limit_next"):
+            return 1.0
         if self.rate is None:
             return None
         now = time.monotonic()
