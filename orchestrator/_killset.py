@@ -110,8 +110,8 @@ class KillSet:
         self._unmarked: dict[int, float] = {}
         self._changing = False  # whether the last scan saw somebody who may turn out to be a member
 
-    def descendants(self) -> list[Identity]:
-        """Return the living descendants of the root, by walking from parent to child."""
+    def descendants(self, spare: Collection[int] = ()) -> list[Identity]:
+        """Return the living descendants of the root, by walking from parent to child, but not to those in `spare`."""
         root = self._system.look(self.root.pid)
         if root is None or root.identity != self.root:
             return []
@@ -122,7 +122,7 @@ class KillSet:
             for pid in self._system.children(parent):
                 process = self._system.look(pid)
                 # Another parent: it was adopted, or its number changed hands, since the list of children was read.
-                if process is not None and process.parent == parent and pid not in found:
+                if process is not None and process.parent == parent and pid not in found and pid not in spare:
                     found[pid] = process
                     pending.append(pid)
         living = [process.identity for process in found.values() if process.alive]

@@ -487,6 +487,5 @@ class Worker:
         if self.child is None or self.child.killset is None:
             return False
         kept = set(keep)
-        return any(
-            found.started >= moment - 0.02 and found.pid not in kept for found in self.child.killset.descendants()
-        )
+        # A browser that is kept starts processes of its own whenever it likes: those are none of the job's.
+        return any(found.started >= moment - 0.02 for found in self.child.killset.descendants(kept))
