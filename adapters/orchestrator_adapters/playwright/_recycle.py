@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# What memory a browser has is asked for after so many jobs: to add it up costs as much as a small job.
-_MEMORY_EVERY = 5
+# What memory a browser has is asked for after so many jobs: to add it up costs half as much as a small job.
+_MEMORY_EVERY = 20
 
 
 class Bounds:
