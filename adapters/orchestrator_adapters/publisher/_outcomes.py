@@ -36,7 +36,7 @@ def of_outcome(pin: Pin, outcome: Outcome, *, withdrawn: bool) -> dict[str, Any]
         outcome: Of its job.
         withdrawn: The run ended before it; whoever runs it again does what is not done.
     """
-    artifacts = [artifact.path for artifact in getattr(outcome, "artifacts", ())]
+    artifacts = [artifact.path for artifact in outcome.artifacts]
     more: dict[str, Any] = {"attempts": outcome.attempts, "seconds": round(outcome.run_seconds, 3)}
     if artifacts:
         more["artifacts"] = artifacts
@@ -62,10 +62,7 @@ def class_of(outcome: Outcome) -> str:
     """Return the failure class of a job that did not succeed."""
     if isinstance(outcome.error, KeyConflict):
         return "changed"
-    found: str | None = getattr(outcome, "failure_class", None)
-    if found is None and isinstance(outcome.error, JobFailed):
-        found = outcome.error.error.data.get("failure_class")
-    return found or "error"
+    return outcome.failure_class or "error"
 
 
 def _reason(outcome: Outcome) -> str:

@@ -138,9 +138,10 @@ class Publisher:
 
     def _publish(self, row: dict[str, str]) -> dict[str, Any]:
         """Publish one pin, with as many browsers as it takes."""
+        pressed = False
         for attempt in range(1, _BROWSERS_PER_PIN + 1):
             form = self._form()
-            publication = Publication(form, row, self.profile, limit=self._limit, again=attempt > 1)
+            publication = Publication(form, row, self.profile, limit=self._limit, again=pressed)
             try:
                 try:
                     return publication.rehearse() if self._dry_run else publication.publish()
@@ -152,6 +153,7 @@ class Publisher:
                 if not is_gone(error):
                     raise
                 self._browser.close()
+                pressed = pressed or publication.pressed
                 if publication.pressed and not self.profile.has("lookup"):
                     return _failed(UnknownResult("the browser died while the pin was being published"))
                 if attempt == _BROWSERS_PER_PIN:

@@ -31,7 +31,7 @@ class Publication:
         pin: What to publish, as `Pin.as_json` gives it.
         profile: Of the site.
         limit: Name of the supervisor's limit under which pins are published.
-        again: An earlier browser died over this pin: it may be being published at this moment.
+        again: An earlier browser died when the button was pressed: the pin may be being published at this moment.
 
     Attributes:
         pressed: The button may have been pressed.
@@ -189,6 +189,8 @@ class Publication:
         """Return that the site has the pin: of this very job, if an earlier attempt had pressed the button."""
         if child.effect_begin(self._pin["key"]).done:
             return self._result("published", found)
+        if self._again:
+            return self._done(found)
         child.effect_done(self._pin["key"], {"id": found})
         return self._result("found", found)
 
