@@ -20,9 +20,9 @@ st.title("Pins")
 start = st.button("Publish")
 if way == "fragment":
     outcome = progress_fragment(job, key="publish", label="Publishing", start=start)
-else:
-    outcome = run_with_progress(job, key="publish", label="Publishing", start=start, on_rerun=way)
-note = st.text_input("Note")
+note = st.text_input("Note")  # below what does not wait, above what waits
 st.write(f"The note is {note or 'empty'}.")
+if way != "fragment":
+    outcome = run_with_progress(job, key="publish", label="Publishing", start=start, on_rerun=way)
 if outcome is not None:
     st.write(f"It {outcome.status}: {json.dumps(outcome.value)}")

@@ -61,3 +61,8 @@ def pictures(folder: str) -> None:
         (place / f"picture-{number}.jpg").replace(live)
         child.artifact(str(live), "live.jpg")
     _await(place / "end")
+
+
+class Unpicklable:
+    def __reduce__(self) -> str:
+        raise TypeError("cannot be pickled")

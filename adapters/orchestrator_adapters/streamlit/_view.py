@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-import streamlit as st
-
 from orchestrator_adapters.streamlit._explain import explain
 
 if TYPE_CHECKING:
@@ -35,13 +33,13 @@ class View:
         self._line_drawn: str | None = None
         self._pictures = 0
         self._frame = container.status(self._label, expanded=live, state="running" if live else "complete")
-        with self._frame:
-            self._bar = st.empty()
-            self._line = st.empty()
-            self._picture = st.empty()
-            self._log = st.empty()
-            self._button = st.empty()
-            self._end = st.container()
+        # Never `with self._frame`: leaving that says that it is complete.
+        self._bar = self._frame.empty()
+        self._line = self._frame.empty()
+        self._picture = self._frame.empty()
+        self._log = self._frame.empty()
+        self._button = self._frame.empty()
+        self._end = self._frame.container()
         if cancel and live:
             # Called before the page runs again, whether or not that comes here; so it works below `if st.button(…)`.
             self._button.button("Cancel", key=f"orchestrator-cancel-{watch.identity}", on_click=watch.cancel)
@@ -81,10 +79,9 @@ class View:
             return
         self._draw_picture(snapshot)  # the last that was seen
         ending = explain(outcome)
-        with self._end:
-            st.error(plain(ending.headline))
-            if ending.details:
-                st.code(ending.details, language=ending.language)
+        self._end.error(plain(ending.headline))
+        if ending.details:
+            self._end.code(ending.details, language=ending.language)
         self._frame.update(label=f"{self._label}: {ending.short}", state="error", expanded=True)
 
     def _draw_log(self, snapshot: Snapshot) -> None:

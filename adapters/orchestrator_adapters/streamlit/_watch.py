@@ -135,9 +135,6 @@ class Watch:
                 with self._news:
                     self._hear(event)
                     self._change()
-        except Exception as error:  # of a `bar(read=…)`: the outcome will say that the job was cancelled, this why
-            with self._news:
-                self._lines.append(f"what reads the bar raised {type(error).__name__}: {error}")
         finally:
             self._finish(handle.outcome())
 
@@ -154,11 +151,16 @@ class Watch:
             self._state, self._attempt = event.state, event.attempt
 
     def _move(self, reader: bar, args: list[Any], kwargs: Mapping[str, Any]) -> None:
-        place = reader.place(args, kwargs)
-        if place is not None:
-            with self._news:
-                self._place = place
-                self._change()
+        problem, place = None, None
+        try:
+            place = reader.place(args, kwargs)
+        except Exception as error:  # no reason to end a job that publishes
+            problem = f"what reads the bar raised {type(error).__name__}: {error}"
+        with self._news:
+            if problem is not None and problem not in self._lines:
+                self._lines.append(problem)
+            self._place = place or self._place
+            self._change()
 
     def _keep(self, slot: int, args: list[Any], kwargs: dict[str, Any], latest: bool) -> None:
         """Keep a call until a page's thread makes it."""
