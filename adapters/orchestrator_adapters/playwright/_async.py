@@ -82,6 +82,7 @@ class Driver:
         playwright: The async API.
         process: The driver's process.
         browser: The browser for the next job, or None.
+        was_given_up: It was ended here, for a browser was dead and it did not end a call that waited.
     """
 
     def __init__(self) -> None:
@@ -89,6 +90,7 @@ class Driver:
         self.playwright: Any = None
         self.process: psutil.Process | None = None
         self.browser: Browser | None = None
+        self.was_given_up = False
         self._lock = asyncio.Lock()
         self._closed = False
 
@@ -182,6 +184,12 @@ class Driver:
             # With one that is not ours, close() only ends the connection.
             await within(_CLOSE_DEADLINE, browser.handle.close(), browser.kill)
         _processes.kill(root for root in browser.roots if _processes.is_alive(root))
+
+    def give_up(self, browser: Browser | None) -> None:
+        """End the driver for the sake of a call that waits for a dead browser, unless jobs have another one."""
+        if self.browser is None or self.browser is browser or not self.browser.users:
+            self.was_given_up = True
+            self.kill()
 
     def kill(self) -> None:
         """End the driver and all that it has started."""

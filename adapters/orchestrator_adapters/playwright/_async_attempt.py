@@ -8,6 +8,7 @@ import time
 
 from orchestrator import child
 from orchestrator_adapters.playwright import _async, _processes, _states
+from orchestrator_adapters.playwright._deathwatch import DeathWatch
 from orchestrator_adapters.playwright._errors import BrowserDied, DriverDied, PageCrashed
 from orchestrator_adapters.playwright._launch import context_arguments
 from orchestrator_adapters.playwright._plan import (
@@ -53,6 +54,7 @@ class AsyncAttempt:
         self._driver: _async.Driver | None = None
         self._browser: _async.Browser | None = None
         self._profile: list[psutil.Process] = []
+        self._deathwatch: DeathWatch | None = None
         self._evidence: AsyncEvidence | None = None
         self._lease: Lease | None = None
         self._context: Any = None
@@ -102,8 +104,10 @@ class AsyncAttempt:
         self._driver = driver = await _async.obtain()
         if plan.options.mode == "persistent":
             await self._open_profile(driver)
+            self._watch_for_death()
         else:
             self._browser = await driver.take_browser(plan.options, plan.bounds)
+            self._watch_for_death()
             if plan.first == "browser":
                 return self._browser.handle
             await self._open_context(self._browser, state)
@@ -159,6 +163,23 @@ class AsyncAttempt:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task.result()
 
+    def _watch_for_death(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._deathwatch = DeathWatch(loop, self._is_browser_dead, self._give_up)
+
+    def _is_browser_dead(self) -> bool:
+        roots = self._roots()
+        if not roots or (self._browser is not None and was_closed(self._browser.handle)):
+            return False
+        return not any(map(_processes.is_alive, roots))
+
+    def _give_up(self) -> None:
+        if self._driver is not None:
+            self._driver.give_up(self._browser)
+
+    def _roots(self) -> list[psutil.Process]:
+        return self._profile or (self._browser.roots if self._browser is not None else [])
+
     def _listen_to_dialogs(self) -> None:
         # Without a listener Playwright dismisses them itself, and with one of ours the job could have none of its own.
         if self._plan.options.dialogs == "accept":
@@ -192,7 +213,7 @@ class AsyncAttempt:
         driver = self._driver
         if driver is None or not isinstance(error, Exception):
             return error
-        roots = self._profile or (self._browser.roots if self._browser is not None else [])
+        roots = self._roots()
         handle = self._browser.handle if self._browser is not None else getattr(self._context, "browser", None)
         if is_gone(error):
             await self._wait_for_death(driver, handle, roots)
@@ -200,7 +221,8 @@ class AsyncAttempt:
             until = time.monotonic() + CRASH_TAKES
             while not self._watch.crashed and time.monotonic() < until:  # noqa: ASYNC110  one failed navigation, and a second at most
                 await asyncio.sleep(0.02)
-        look = self._watch.look(handle, roots, driver.process, self._plan.name)
+        process = None if driver.was_given_up else driver.process  # its end is no reason, but a consequence
+        look = self._watch.look(handle, roots, process, self._plan.name)
         if is_timeout(error) and not look.crashed and look.driver_alive and look.browser_alive:
             error.failure_class = "timed_out"  # type: ignore[attr-defined]
             return error
@@ -240,6 +262,8 @@ class AsyncAttempt:
 
     async def _close_all(self, *, hurried: bool) -> None:
         """Close what was opened."""
+        if self._deathwatch is not None:
+            self._deathwatch.stop()
         driver = self._driver
         if driver is not None and driver.is_alive:
             deadline = HURRIED_DEADLINE if hurried else CLOSE_DEADLINE

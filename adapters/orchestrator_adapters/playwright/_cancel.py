@@ -13,6 +13,8 @@ import time
 import greenlet  # type: ignore[import-untyped]
 import playwright
 
+from orchestrator_adapters.playwright import _handlers
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
@@ -86,8 +88,12 @@ class Canceller:
 
     def may_interrupt(self, frame: FrameType | None) -> bool:
         """Return whether JobCancelled may be raised in this frame of the main thread; it is taken for raised then."""
-        if self._delivered or self._user is None or greenlet.getcurrent() is not self._user:
+        if self._delivered or self._user is None:
             return False
+        current = greenlet.getcurrent()
+        if current is not self._user:
+            # What waits for the handler, the job's own call, is cancelled by the loop as soon as it runs again.
+            return _handlers.may_interrupt(current, frame, _OFF_LIMITS)
         while frame is not None:
             if frame.f_code.co_filename.startswith(_OFF_LIMITS):
                 return False

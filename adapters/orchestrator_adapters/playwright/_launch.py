@@ -79,7 +79,8 @@ def describe(options: BrowserOptions) -> str:
 def remedies(options: BrowserOptions) -> dict[LaunchReason, str]:
     """Return what to do about a launch that failed, by reason."""
     return {
-        "no_executable": f"{options.channel or options.engine} is not installed: {what_to_install(options.engine)}",
+        "no_executable": f"{options.channel or options.engine} is not installed: "
+        f"{what_to_install(options.channel or options.engine)}",
         "sandbox": "its sandbox cannot be used here: allow unprivileged user namespaces, or, for pages that you trust, "
         "use BrowserOptions(sandbox=False)",
         "missing_libraries": f"libraries are missing: run `python -m playwright install-deps {options.engine}` as "

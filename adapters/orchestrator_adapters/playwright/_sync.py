@@ -6,7 +6,8 @@ import asyncio
 import time
 
 from orchestrator import child
-from orchestrator_adapters.playwright import _processes, _recycle
+from orchestrator_adapters.playwright import _handlers, _processes, _recycle
+from orchestrator_adapters.playwright._deathwatch import DeathWatch
 from orchestrator_adapters.playwright._launch import environment, launch_arguments, launching
 from orchestrator_adapters.playwright._watch import note_who_closes, was_closed
 
@@ -39,11 +40,13 @@ class Driver:
         roots: The browser's processes; none of one that is not ours.
         served: How many jobs it has had.
         is_suspect: It did something that only a fresh one is free of.
+        was_given_up: The driver was ended here, for its browser was dead and it did not end a call that waited.
     """
 
     def __init__(self) -> None:
         from playwright.sync_api import sync_playwright
 
+        _handlers.guard()
         known = _processes.Known()
         self._starter = sync_playwright()
         with environment():
@@ -54,6 +57,8 @@ class Driver:
         self.roots: list[psutil.Process] = []
         self.served = 0
         self.is_suspect = False
+        self.was_given_up = False
+        self._deathwatch: DeathWatch | None = None
         self._key = ""
         self._since = 0.0
 
@@ -100,6 +105,7 @@ class Driver:
                 self.browser = kind.launch(**arguments)
             self.roots = known.new()
         note_who_closes(self.browser)
+        self._watch_for_death()
         self._key = options.launch_key()
         self._since = time.monotonic()
 
@@ -110,10 +116,12 @@ class Driver:
         with launching(options):
             context = kind.launch_persistent_context(options.user_data_dir, **launch_arguments(options), **arguments)
         self.roots = known.new()
+        self._watch_for_death()
         return context
 
     def end_profile(self) -> None:
         """See to it that the browser that had a profile open is gone, so that the next one may have it."""
+        self._watch_for_death(False)
         if self.roots:
             _processes.kill(root for root in self.roots if not _processes.ends_within(root, _ENDS_WITHIN))
             self.roots = []
@@ -121,6 +129,7 @@ class Driver:
     def drop_browser(self) -> None:
         """Close the browser that is kept, or leave the one that is not ours alone."""
         browser, roots = self.browser, self.roots
+        self._watch_for_death(False)
         if browser is not None and browser.is_connected():
             try:
                 # With one that is not ours, close() only ends the connection.
@@ -129,6 +138,20 @@ class Driver:
                 child.log(f"a browser did not close: {error}", "debug")
         _processes.kill(root for root in roots if _processes.is_alive(root))
         self.browser, self.roots, self.served, self.is_suspect = None, [], 0, False
+
+    def _watch_for_death(self, begins: bool = True) -> None:
+        if self._deathwatch is not None:
+            self._deathwatch.stop()
+        self._deathwatch = DeathWatch(self.loop, self._is_browser_dead, self._give_up) if begins else None
+
+    def _is_browser_dead(self) -> bool:
+        if not self.roots or (self.browser is not None and was_closed(self.browser)):
+            return False
+        return not any(map(_processes.is_alive, self.roots))
+
+    def _give_up(self) -> None:
+        self.was_given_up = True
+        self.kill_driver()
 
     # Calls with a deadline
 
@@ -179,6 +202,7 @@ class Driver:
         global _current
         if _current is self:
             _current = None
+        self._watch_for_death(False)
         if self.is_alive:
             self.drop_browser()
         if not self.is_alive:

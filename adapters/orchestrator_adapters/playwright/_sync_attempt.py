@@ -215,7 +215,8 @@ class SyncAttempt:
             until = time.monotonic() + CRASH_TAKES
             while not self._watch.crashed and driver.is_alive and time.monotonic() < until:
                 driver.turn(0.02)
-        look = self._watch.look(self._browser(), driver.roots, driver.process, self._plan.name)
+        process = None if driver.was_given_up else driver.process  # its end is no reason, but a consequence
+        look = self._watch.look(self._browser(), driver.roots, process, self._plan.name)
         if is_timeout(error) and not look.crashed and look.driver_alive and look.browser_alive:
             error.failure_class = "timed_out"  # type: ignore[attr-defined]
             return error
