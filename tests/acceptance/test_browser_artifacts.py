@@ -159,6 +159,8 @@ async def test_an_attempt_leaves_no_more_than_it_may(tmp_path: Path) -> None:
         policy = ArtifactPolicy(folder=tmp_path / "full", max_total_mb=0.01)
         first = await outcome_of(supervisor, evidence_jobs.say_and_fail, "one", artifacts=policy)
         second = await outcome_of(supervisor, evidence_jobs.say_and_fail, "two", artifacts=policy)
+        # Afterwards the same browser serves jobs that record a trace themselves.
+        assert await supervisor.run(BrowserJob(evidence_jobs.trace_oneself, args=(str(tmp_path / "mine.zip"),))) > 1000
     assert "trace.zip" in named(first)
     assert all(path.exists() for path in named(first).values())
     assert "trace.zip" not in named(second)

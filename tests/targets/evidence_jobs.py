@@ -62,3 +62,11 @@ async def say_beside(page: Any, word: str, port: int, fails: bool) -> str:
     if fails:
         raise ValueError(word)
     return word
+
+
+def trace_oneself(page: Any, path: str) -> int:
+    """Record a trace as a job does that knows nothing of policies; return its size."""
+    page.context.tracing.start(snapshots=True)
+    say(page, "mine")
+    page.context.tracing.stop(path=path)
+    return os.path.getsize(path)

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 # Seconds that evidence may take in all, by what ended the attempt. Who cancels waits for it; after a timeout the child
 # is killed when the grace (2 s by default) is over, and a warm browser is worth more than a picture.
-HURRIED = {"cancel": 0.5, "timeout": 1.0}
+HURRIED = {"cancel": 0.5, "timeout": 0.8}
 PICTURES_DEADLINE = 2.0
 TRACE_DEADLINE = 10.0
 START_DEADLINE = 10.0
 # A job that opened a hundred tabs; and the budget is for all pages together.
 MOST_PICTURES = 10
 # Whoever cancels does not wait until more than this is packed; the trace stays as it was written, which can be opened.
-MOST_PACKED_IN_A_HURRY = 20 * MEGABYTE
+MOST_PACKED_IN_A_HURRY = 5 * MEGABYTE
 
 _pruners: dict[tuple[str, float, float], _folders.Pruner] = {}
 

@@ -35,10 +35,15 @@ def launch_folder() -> Path:
     global _link
     if _link is None:
         _link = Path(tempfile.mkdtemp(prefix="traces-")) / "current"
-        # There is always something behind it, for contexts that are traced by the job itself.
-        (_link.parent / "none").mkdir()
-        _point(_link, _link.parent / "none")
+        _point_nowhere(_link)
     return _link
+
+
+def _point_nowhere(link: Path) -> None:
+    # There is always something behind the link, for jobs that ask for no trace and record one themselves.
+    nowhere = link.parent / "jobs"
+    nowhere.mkdir(exist_ok=True)
+    _point(link, nowhere)
 
 
 def claim(name: str, folder: Path) -> None:
@@ -77,6 +82,7 @@ def release(name: str, folder: Path, aside: Callable[[], Path], *, keep: bool) -
         return
     if not _users:
         _target = None
+        _point_nowhere(launch_folder())
         if not keep:
             forget(target)
         if target != folder:
