@@ -27,6 +27,8 @@ EVIDENCE_DEADLINE = 20.0
 DOWNLOADS_DEADLINE = 10.0
 # Until what Playwright was told of the end of a process can be seen in the process.
 DEATH_TAKES = 0.5
+# Of either part of a download's name: of 255 bytes, a letter may take four.
+_LONGEST = 30
 # Until a page's crash is told of, after the navigation that it broke off: only a job that failed waits for it.
 CRASH_TAKES = 1.0
 
@@ -76,9 +78,11 @@ class Plan:
 
 def download_path(folder: str, name: str, taken: set[str]) -> str:
     """Return where a download goes; a second one of the same name gets a number."""
-    # What a server suggests may hold anything; only a name is taken of it.
+    # What a server suggests may hold anything; only a name is taken of it, and no more than a file system takes.
     safe = os.path.basename(name.replace("\\", "/")).strip().lstrip(".") or "download"
-    stem, dot, suffix = safe[:150].partition(".")
+    stem, dot, suffix = safe.partition(".")
+    stem, suffix = stem[:_LONGEST], suffix[-_LONGEST:]
+    safe = f"{stem}{dot}{suffix}"
     number = 1
     while safe in taken:
         number += 1
