@@ -66,6 +66,7 @@ HANGS: list[Any] = [
             (browsing.wait_for_selector, "/reached"),
             (browsing.sleep, "/reached"),
             (browsing.route_for_ever, "/reached"),
+            (browsing.handle_for_ever, "/reached"),
         ]
     ),
 ]
@@ -101,7 +102,7 @@ async def test_soft_end_keeps_the_browser(target: Any, path: str, end: str, site
     raise AssertionError(f"the browser or the child was another one each time, or it took {took} s")
 
 
-@pytest.mark.parametrize("target", [browsing.swallow, pytest.param(browsing.handle_for_ever, marks=browser)])
+@pytest.mark.parametrize("target", [browsing.swallow])
 async def test_job_that_cannot_be_interrupted_loses_its_child_only(target: Any, site: Site) -> None:
     async with Supervisor(workers=1) as supervisor:
         before = await supervisor.run(BrowserJob(browsing.who))
