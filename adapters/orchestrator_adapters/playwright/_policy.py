@@ -28,7 +28,7 @@ class ArtifactPolicy:
 
     Attributes:
         trace: When to record a trace: actions, DOM snapshots, a film strip, network and console. Open it with
-            `playwright show-trace`. It costs a few per cent of the time.
+            `playwright show-trace`. It costs 10 to 20 per cent of a job's time.
         video: When to record a video; needs ffmpeg. Off by default, for it costs most and the trace shows more.
         screenshot: `"off"`; `"on"`: each page at the end of every attempt; `"only-on-failure"`; `"on-first-failure"`:
             only when attempt 1 fails.
