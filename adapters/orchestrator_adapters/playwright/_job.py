@@ -33,6 +33,7 @@ class BrowserJob(Job):
         page.goto(url)
         return {"title": page.title()}
 
+
     await supervisor.run(BrowserJob(facts, args=("https://example.org",), timeout=60))
     ```
 
