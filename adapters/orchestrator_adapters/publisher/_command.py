@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.exceptions import ConfigurationError
 from orchestrator_adapters.publisher._jobs import RETRY
 from orchestrator_adapters.publisher._pins import read_pins
 from orchestrator_adapters.publisher._profile import load_profile
-from orchestrator_adapters.publisher._run import INTERRUPTED, Run, RunError, Settings
+from orchestrator_adapters.publisher._run import FAILED, INTERRUPTED, Run, RunError, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # Each is a browser: a machine with more of them is a data centre.
 _MOST_WORKERS = 64
+# What options of a browser are called on the command line, where that is another name.
+_OPTIONS = {"endpoint": "--attach"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,14 +97,19 @@ def run_command(request: Request) -> int:
 async def _run(
     settings: Settings, write: Callable[[dict[str, Any]], None], say: Callable[[str], None], report: Path | None
 ) -> int:
-    run = Run(settings, write, say)
+    run = Run(settings, write, say, keep=report is not None)
     with _interrupts(run.interrupt):
         code = await run.execute()
     if report is not None:
         from orchestrator_adapters.playwright import write_report
 
-        write_report(report, run.outcomes, title=f"Pins for {settings.profile.url}")
-        say(f"report: {report}")
+        try:
+            write_report(report, run.outcomes, title=f"Pins for {settings.profile.url}")
+        except OSError as error:
+            _say(f"Error: --report: {str(report)!r} cannot be written: {error.strerror or error}.")
+            code = code or FAILED
+        else:
+            say(f"report: {report}")
     return code
 
 
@@ -141,7 +149,12 @@ def _browser(request: Request, profile: Profile) -> BrowserOptions:
         options["user_data_dir"] = request.user_data_dir
     if profile.proxy is not None:
         options["proxy"] = profile.proxy
-    return BrowserOptions(**options)
+    try:
+        return BrowserOptions(**options)
+    except ConfigurationError as error:
+        name = error.field.removeprefix("browser.")
+        option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        raise RunError(f"{option}: {error.args[0].removeprefix(f'{error.field}: ')}") from None
 
 
 def _journal(request: Request) -> Any:

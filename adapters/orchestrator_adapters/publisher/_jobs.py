@@ -6,7 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import RetryPolicy, child
-from orchestrator_adapters.publisher._errors import PublishError, UnknownResult
+from orchestrator_adapters.publisher._errors import (
+    PublishError,
+    RateLimited,
+    SiteFailed,
+    SiteUnreachable,
+    UnknownResult,
+)
 from orchestrator_adapters.publisher._lookup import SETTLE, PageLookup, ask_api, surely
 from orchestrator_adapters.publisher._pins import row_of
 from orchestrator_adapters.publisher._profile import Profile
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
 TIMEOUT = 300.0
 # Deaths and errors of the site, a few in a row; what a site refuses is not tried again.
 RETRY = RetryPolicy(attempts=8, on=("crash", "timeout", "SiteFailed", "BrowserError"), backoff=0.5, max_backoff=15.0)
+# Between two looks at a site that has errors, before anything is published there.
+_LOOK_PAUSE = 1.0
+_LONGEST_LOOK_PAUSE = 30.0
 PARAMS = "publisher"
 _SESSIONS = "orchestrator_adapters.publisher: sessions"
 
@@ -119,8 +128,18 @@ def inspect_site(page: Page, profile: dict[str, Any]) -> dict[str, Any]:
     from orchestrator_adapters.publisher._form import Form
 
     form = Form(page, Profile(profile))
-    form.open()
-    form.look_at_fields()
+    for tries_left in (3, 2, 1, 0):
+        try:
+            form.open()
+            form.look_at_fields()
+            break
+        except SiteUnreachable:
+            raise  # somebody waits for this answer
+        except SiteFailed as error:
+            if not tries_left:
+                raise
+            pause = min(error.retry_after, _LONGEST_LOOK_PAUSE) if isinstance(error, RateLimited) else _LOOK_PAUSE
+            page.wait_for_timeout(pause * 1e3)
     return {"boards": form.boards()}
 
 

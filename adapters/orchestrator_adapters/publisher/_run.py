@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import Limit, Supervisor
+from orchestrator import Limit, RetryPolicy, Supervisor
 from orchestrator.exceptions import (
     JobCancelled,
     JobError,
@@ -26,7 +26,7 @@ from orchestrator_adapters.publisher._pins import Pin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from orchestrator import Journal, Outcome, RetryPolicy
+    from orchestrator import Journal, Outcome
     from orchestrator_adapters.playwright import ArtifactPolicy, BrowserOptions
     from orchestrator_adapters.publisher._pins import PinProblem
     from orchestrator_adapters.publisher._profile import Profile
@@ -38,6 +38,7 @@ RESUMABLE = 75
 INTERRUPTED = 130
 LIMIT = "publish"
 _UNKNOWN = "indeterminate"
+_MOST_TITLE = 60
 # What a supervisor is given before it is needed: the next pin is there when a child has done with one.
 _AHEAD = 2
 # So many pins in a row for one of these reasons, and it is not the pins.
@@ -46,6 +47,8 @@ _ENVIRONMENT = {"unreachable", "navigation", "proxy", "launch_failed", "site"}
 # One such failure stands for all pins that follow: the site let us in before, and does not any more.
 _FOR_ALL = {"login"}
 _LOOK_TIMEOUT = 180.0
+# What says nothing of the site, nor of the browser that was asked for.
+_LOOK_AGAIN = RetryPolicy(attempts=3, on=("crash", "BrowserDied", "DriverDied", "PageCrashed"))
 # Classes of failures that somebody has to do something about; others may pass by themselves.
 _WRONG = {"login", "form", "proxy", "launch_failed"}
 # `LaunchFailed.reason`: these may.
@@ -102,9 +105,20 @@ class Run:
         settings: What is to be done.
         write: Takes what became of each pin.
         say: Shows a line to a person.
+        keep: Whether all outcomes are wanted at the end.
+
+    Attributes:
+        outcomes: Of all jobs, if they are kept.
     """
 
-    def __init__(self, settings: Settings, write: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        write: Callable[[dict[str, Any]], None],
+        say: Callable[[str], None],
+        *,
+        keep: bool = False,
+    ) -> None:
         self._settings = settings
         self._write = write
         self._say = say
@@ -118,6 +132,8 @@ class Run:
         self._closing: asyncio.Task[None] | None = None
         self._supervisor: Supervisor | None = None
         self._in_a_row = 0
+        self._keep = keep
+        self._unwritten = False
         self.outcomes: list[Outcome] = []
 
     def interrupt(self, times: int, name: str) -> None:
@@ -149,7 +165,10 @@ class Run:
             if not isinstance(row, Pin):
                 self._tell(of_problem(row))
         pins = self._on_boards(pins, boards)
-        if pins and self._stop is None:
+        if self._stop is not None:
+            for pin in pins:
+                self._open(pin)
+        elif pins:
             await self._publish(pins)
         self._sum_up()
         if self._stop is not None:
@@ -170,6 +189,7 @@ class Run:
             browser=settings.browser,
             artifacts=settings.artifacts,
             timeout=_LOOK_TIMEOUT,
+            retry=_LOOK_AGAIN,
         )
         options: dict[str, Any] = {"name": "look", "workers": 1, "on_exit": "cancel", "env": settings.env}
         async with Supervisor(**options, secrets=settings.secrets) as supervisor:
@@ -287,7 +307,7 @@ class Run:
                 timeout=settings.timeout,
                 retry=settings.retry,
                 # What failed in an earlier run is tried anew in this one, as a job of its own.
-                key=pin.key if tries == 1 else f"{pin.key}#{tries}",
+                key=_name(pin) if tries == 1 else f"{_name(pin)} #{tries}",
             )
             try:
                 handle = await supervisor.submit(job)
@@ -306,7 +326,8 @@ class Run:
             rounds += ran
             if outcome.succeeded or not self._may_try_again(outcome) or rounds > (str(outcome.status) == _UNKNOWN):
                 break
-        self.outcomes.append(outcome)
+        if self._keep:
+            self.outcomes.append(outcome)
         self._settled(pin, outcome)
 
     def _may_try_again(self, outcome: Outcome) -> bool:
@@ -350,7 +371,12 @@ class Run:
     def _tell(self, row: dict[str, Any]) -> None:
         self._told += 1
         self._counts[row["status"]] += 1
-        self._write(row)
+        if not self._unwritten:
+            try:
+                self._write(row)
+            except OSError as error:
+                self._unwritten = True
+                self._end(f"results cannot be written: {error.strerror or error}", FAILED)
         if row["status"] != "open":
             self._say(line_of(row, self._told, self._total))
 
@@ -373,6 +399,11 @@ class Run:
             safe = self._settings.journal is not None or self._settings.profile.has("lookup")
             if safe and not self._settings.dry_run:
                 self._say("The same command goes on from here.")
+
+
+def _name(pin: Pin) -> str:
+    """Return what a pin's job is called in journals, logs and reports: its id, or something that people can read."""
+    return pin.id or f"{pin.title[:_MOST_TITLE]} [{pin.mark}]"
 
 
 def _limit(profile: Profile, workers: int) -> Limit:
