@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 
 from orchestrator import child
 from orchestrator_adapters.playwright import _async, _processes, _states
@@ -21,6 +22,7 @@ from orchestrator_adapters.playwright._plan import (
     OPEN_DEADLINE,
     Plan,
     download_path,
+    tell_lost,
 )
 from orchestrator_adapters.playwright._profile import Lease
 from orchestrator_adapters.playwright._translate import is_gone, is_playwrights, is_timeout, may_be_crash, note, why
@@ -255,7 +257,7 @@ class AsyncAttempt:
                 seconds = HURRIED_DEADLINE if hurried else EVIDENCE_DEADLINE
                 await _async.within(seconds, evidence.finish(error, self._call.ended_by, alive), self._kill)
             if self._watch.downloads and alive and not hurried:
-                await _async.within(DOWNLOADS_DEADLINE, self._save_downloads(), self._kill)
+                await _async.within(2 * DOWNLOADS_DEADLINE, self._save_downloads(), self._kill)
         await self._close_all(hurried=hurried)
         if self._evidence is not None:
             await self._evidence.after_close(error)
@@ -286,8 +288,17 @@ class AsyncAttempt:
             self._evidence = AsyncEvidence(self._plan.no_artifacts, self._call)
         folder = os.fspath(self._evidence.folder)
         taken: set[str] = set()
+        until = time.monotonic() + DOWNLOADS_DEADLINE
         for download in self._watch.downloads:
-            await download.save_as(download_path(folder, download.suggested_filename, taken))
+            path = download_path(folder, download.suggested_filename, taken)
+            try:
+                async with asyncio.timeout(max(0.1, until - time.monotonic())):
+                    await download.save_as(path)
+            except Exception as error:
+                tell_lost(download, error)
+                with suppress(Exception):
+                    async with asyncio.timeout(HURRIED_DEADLINE):
+                        await download.cancel()  # what still comes in would keep its context from closing
 
     async def _close_contexts(self) -> None:
         if self._context is not None and self._own_context and not was_closed(self._context):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from orchestrator import child
 from orchestrator.exceptions import TargetError
 from orchestrator_adapters.playwright._first import first_parameter
 from orchestrator_adapters.playwright._launch import describe
@@ -89,3 +90,10 @@ def download_path(folder: str, name: str, taken: set[str]) -> str:
         safe = f"{stem}-{number}{dot}{suffix}"
     taken.add(safe)
     return os.path.join(folder, "downloads", safe)
+
+
+def tell_lost(download: Any, error: BaseException) -> None:
+    """Say in the job's log that what it downloaded is not kept."""
+    late = isinstance(error, TimeoutError)
+    why = f"it was not finished {DOWNLOADS_DEADLINE:g} s after the job ended" if late else str(error).partition("\n")[0]
+    child.log(f"download {download.suggested_filename!r} is left out: {why}", "warning")

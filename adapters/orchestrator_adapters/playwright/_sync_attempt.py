@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from orchestrator import child
 from orchestrator_adapters.playwright import _processes, _states, _sync
@@ -16,9 +17,11 @@ from orchestrator_adapters.playwright._plan import (
     DEATH_TAKES,
     DOWNLOADS_DEADLINE,
     EVIDENCE_DEADLINE,
+    HURRIED_DEADLINE,
     OPEN_DEADLINE,
     Plan,
     download_path,
+    tell_lost,
 )
 from orchestrator_adapters.playwright._profile import Lease
 from orchestrator_adapters.playwright._translate import is_gone, is_playwrights, is_timeout, may_be_crash, note, why
@@ -56,7 +59,8 @@ class SyncAttempt:
         self._page: Any = None
         self._before: list[Any] = []
         self._token: Any = None
-        self._known = _processes.Known()
+        # To look at all processes takes milliseconds: only where a driver has still to be started.
+        self._known = _processes.Known() if _sync.current() is None else None
 
     # Cancelling
 
@@ -75,7 +79,7 @@ class SyncAttempt:
     def _kill_driver(self) -> None:
         if self._driver is not None:
             self._driver.kill_driver()
-        else:
+        elif self._known is not None:
             _processes.kill(self._known.new())  # a driver that does not get ready
 
     def _stop_if_asked(self) -> None:
@@ -259,7 +263,7 @@ class SyncAttempt:
                 seconds = self._canceller.left(at_least=_LEAST) if hurried else EVIDENCE_DEADLINE
                 self._try(driver, seconds, evidence.finish, error, self._call.ended_by, alive)
             if self._watch.downloads and alive and not hurried:
-                self._try(driver, DOWNLOADS_DEADLINE, self._save_downloads)
+                self._try(driver, 2 * DOWNLOADS_DEADLINE, self._save_downloads)
         problem = self._close_all(hurried=hurried)
         if self._evidence is not None:
             self._evidence.after_close(error)
@@ -294,14 +298,22 @@ class SyncAttempt:
         return None
 
     def _save_downloads(self) -> None:
-        if self._evidence is None:
-            from orchestrator_adapters.playwright._evidence import Evidence
+        from orchestrator_adapters.playwright._evidence import Evidence, within
 
+        if self._evidence is None:
             self._evidence = Evidence(self._plan.no_artifacts, self._call)
         folder = os.fspath(self._evidence.folder)
         taken: set[str] = set()
+        until = time.monotonic() + DOWNLOADS_DEADLINE
         for download in self._watch.downloads:
-            download.save_as(download_path(folder, download.suggested_filename, taken))
+            path = download_path(folder, download.suggested_filename, taken)
+            try:
+                with within(download, max(0.1, until - time.monotonic())):
+                    download.save_as(path)
+            except Exception as error:
+                tell_lost(download, error)
+                with suppress(Exception), within(download, HURRIED_DEADLINE):
+                    download.cancel()  # what still comes in would keep its context from closing
 
     def _close_contexts(self, driver: _sync.Driver) -> None:
         if self._context is not None and self._own_context and not was_closed(self._context):
