@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import os
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,3 +271,16 @@ async def test_odd_ends(site: Site) -> None:
             assert outcome.status == ("succeeded" if expected is None else "failed"), outcome.error
             assert expected is None or expected in str(outcome.error)
             assert await supervisor.run(BrowserJob(browsing.title, args=(f"{site.url}/plain",))) == "plain"
+
+
+@browser
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is one clear error")
+async def test_temp_folder_with_a_long_path(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    async with Supervisor(workers=1) as supervisor:
+        for target in (browsing.title, browsing.title_async):
+            assert await supervisor.run(BrowserJob(target, args=(f"{site.url}/plain",))) == "plain"
+    assert list(folder.iterdir()) == []

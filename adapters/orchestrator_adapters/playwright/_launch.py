@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from orchestrator_adapters.playwright._errors import LaunchFailed
 from orchestrator_adapters.playwright._find import find_browser, what_to_install
+from orchestrator_adapters.playwright._short_temp import short_temp
 from orchestrator_adapters.playwright._translate import is_playwrights, launch_failure
 
 TYPE_CHECKING = False
@@ -38,6 +39,9 @@ def launch_arguments(options: BrowserOptions) -> dict[str, Any]:
         "traces_dir": str(launch_folder()),
     }
     if options.engine == "chromium":
+        place = short_temp()
+        if place is not None:
+            found["env"] = {**os.environ, "TMPDIR": place}
         found["chromium_sandbox"] = _uses_sandbox(options)
         if options.channel is None:
             found["executable_path"] = find_browser(_text(options.executable), headless=options.headless)
