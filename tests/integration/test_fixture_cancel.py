@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,9 @@ async def test_a_job_that_may_not_be_interrupted_is_woken_by_its_fixture() -> No
 
 
 async def test_a_timeout_says_so() -> None:
-    async with Supervisor(workers=1, grace=30) as supervisor:
-        handle = await supervisor.submit(Job(desks.wait_at_desk, fixture=PATIENT, timeout=0.5))
+    # Imported before, so that all of the timeout is for what the job does.
+    async with Supervisor(workers=1, grace=30, preload=["desks"]) as supervisor:
+        handle = await supervisor.submit(Job(desks.wait_at_desk, fixture=PATIENT, timeout=2))
         logs = [event.text async for event in handle.events() if event.kind == "log"]
         with pytest.raises(JobTimedOut):
             await handle.result()
@@ -68,6 +70,7 @@ async def test_without_a_say_in_it_the_job_is_interrupted_within_its_fixture(tar
         assert supervisor.statistics().restarts == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for the processes that a child has started")
 async def test_what_the_fixture_keeps_is_spared_with_all_that_it_started() -> None:
     job = Job(desks.start_more, fixture=Fixture("desks:desk", {"keep_processes": True}, flavour="keeping"))
     async with Supervisor(workers=1, grace=30) as supervisor:
@@ -87,13 +90,13 @@ async def test_what_the_fixture_keeps_is_spared_with_all_that_it_started() -> No
 
 
 async def test_a_fixture_that_breaks_while_it_is_asked_costs_the_child_only() -> None:
-    async with Supervisor(workers=1, grace=0.3) as supervisor:
+    async with Supervisor(workers=1, grace=2) as supervisor:
         handle = await supervisor.submit(Job(desks.spin, fixture=Fixture("desks:desk", {"breaks": True})))
         await until_progress(handle)
         handle.cancel()
         logs = [event.text async for event in handle.events() if event.kind == "log"]
         assert (await handle.outcome()).status == "cancelled"
-        assert any("may_interrupt failed: ZeroDivisionError" in text or "interrupt failed" in text for text in logs)
+        assert any("may_interrupt failed: ZeroDivisionError" in text for text in logs)
         assert await supervisor.run(desks.tick, 1) == (1, False)
 
 
@@ -112,6 +115,22 @@ async def test_a_journal_keeps_the_fixture(tmp_path: Path) -> None:
     assert found["options"] == {"lamp": 1, "leave_loop": True} and found["open"] and found["key"] == "one"
 
 
+def test_cancels_from_hosts_without_a_loop() -> None:
+    with BlockingSupervisor(workers=1, grace=30) as supervisor:
+        handle = supervisor.submit(Job(desks.wait_at_desk, fixture=PATIENT))
+        logs = []
+        for event in handle.events():
+            if event.kind == "progress" and event.done == 1:
+                handle.cancel()
+            elif event.kind == "log":
+                logs.append(event.text)
+        assert handle.outcome().status == "cancelled"
+        assert logs == ["woken by cancel, elsewhere: True", "closed JobCancelled cancel"]
+        assert supervisor.run(Job(desks.facts, fixture=PATIENT))["open"]
+        assert supervisor.statistics().restarts == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="/bin/false")
 def test_after_a_fallback_a_job_with_a_fixture_fails_clearly() -> None:
     restart = RestartPolicy(backoff=0.01, max_backoff=0.02, cooldown=0.05)
     with BlockingSupervisor(workers=1, command=["/bin/false"], fallback="inline", restart=restart) as supervisor:
