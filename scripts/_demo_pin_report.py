@@ -81,7 +81,7 @@ class PinReport:
             said = f"{outcome.key}: attempted again, {outcome.status} at attempt {outcome.attempts}"
             checks.append((outcome.succeeded, said))
         if not again:
-            checks.append((True, "it had just published a pin and not begun the next: nothing had to be repeated"))
+            checks.append((True, "its child had another browser at once: no job had to be attempted again"))
         return checks
 
     def write(self, path: Path, title: str) -> Path:

@@ -20,7 +20,7 @@ from orchestrator._models import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
-DEADLINE = 120
+DEADLINE = 300
 FILES = 120
 PINS = 6
 
