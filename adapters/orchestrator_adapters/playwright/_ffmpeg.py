@@ -96,7 +96,7 @@ def _installed(variables: MutableMapping[str, str]) -> Path:
         return _package() / ".local-browsers"
     if named:
         return Path(named)
-    home = Path(variables.get("HOME") or variables.get("USERPROFILE") or tempfile.gettempdir())
+    home = Path(variables.get("HOME") or variables.get("USERPROFILE") or os.path.expanduser("~"))
     if sys.platform == "win32":
         cache = Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":
