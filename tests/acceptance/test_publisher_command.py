@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from orchestrator_adapters.publisher import Pin
+from orchestrator_adapters.publisher._profile import SHIPPED
 from pin_boards import PASSWORD, PinBoard
 from pin_tables import ACCOUNT, make_pins, make_table
 
@@ -134,6 +135,29 @@ def test_where_nothing_can_be_published_there_is_one_error(
     assert ended.said.startswith("Error: ")
     assert ended.said.count("\n") == 1
     assert told.replace("{closed}", port) in ended.said
+    assert ended.rows == board.pins() == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ('link = "#link"', 'link = "#url"', "[form] link = '#url': not on {url}/new within 15 s"),
+        ('items = "pins"', 'items = "rows"', "does not answer as [lookup] items and id say"),
+        ('submit = "#login"', 'submit = "#enter"', "[login] submit = '#enter': not on {url}/login within 15 s"),
+    ],
+)
+def test_a_profile_that_does_not_fit_the_site_is_one_error(
+    board: PinBoard, tmp_path: Path, right: str, wrong: str, told: str
+) -> None:
+    text = Path(SHIPPED, "local.toml").read_text("utf-8")
+    assert right in text
+    changed = text.replace(right, wrong).replace("timeout = 30.0", "timeout = 15.0")
+    (tmp_path / "mine.toml").write_text(changed, "utf-8")
+    ended = publish(make_table(tmp_path, 1), "-p", "mine.toml", "--url", board.url, "-q", cwd=tmp_path)
+    assert ended.code == 2
+    assert told.format(url=board.url) in ended.said
+    assert ended.said.count("\n") == 1
     assert ended.rows == board.pins() == []
 
 

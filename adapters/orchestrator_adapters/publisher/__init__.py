@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from orchestrator_adapters.publisher._errors import (
         FormChanged,
         LoginFailed,
+        LookupFailed,
         MissingImage,
         PinRefused,
         PinsError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = (
     "FormChanged",
     "LoginFailed",
+    "LookupFailed",
     "MissingImage",
     "Pin",
     "PinProblem",

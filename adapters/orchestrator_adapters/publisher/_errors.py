@@ -7,6 +7,7 @@ PublishError            publish           one pin; the others go on
 ├── UnknownBoard        board             there is no such board
 ├── MissingImage        image             the file is not there
 ├── PinRefused          refused           the site says why it does not take this pin
+├── LookupFailed        lookup            the site does not answer as the profile's [lookup] says
 ├── UnknownResult       unknown           nobody can say whether the pin was published
 └── SiteFailed          site              a server error, or no answer in time: worth another attempt
     ├── SiteUnreachable unreachable       no connection
@@ -65,6 +66,12 @@ class PinRefused(PublishError):
     """Raised when the site says that it does not take a pin."""
 
     failure_class = "refused"
+
+
+class LookupFailed(PublishError):
+    """Raised when the site does not answer as the profile's `[lookup]` says."""
+
+    failure_class = "lookup"
 
 
 class UnknownResult(PublishError):

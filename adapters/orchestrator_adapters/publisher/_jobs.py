@@ -126,13 +126,13 @@ def publish_pin(
 def inspect_site(page: Page, profile: dict[str, Any]) -> dict[str, Any]:
     """Log in and open the form once, so that what is wrong with everything is told once; returns its boards."""
     from orchestrator_adapters.publisher._form import Form
+    from orchestrator_adapters.publisher._publishing import inspect
 
-    form = Form(page, Profile(profile))
+    site = Profile(profile)
+    form = Form(page, site)
     for tries_left in (3, 2, 1, 0):
         try:
-            form.open()
-            form.look_at_fields()
-            break
+            return {"boards": inspect(form, site)}
         except SiteUnreachable:
             raise  # somebody waits for this answer
         except SiteFailed as error:
@@ -140,7 +140,7 @@ def inspect_site(page: Page, profile: dict[str, Any]) -> dict[str, Any]:
                 raise
             pause = min(error.retry_after, _LONGEST_LOOK_PAUSE) if isinstance(error, RateLimited) else _LOOK_PAUSE
             page.wait_for_timeout(pause * 1e3)
-    return {"boards": form.boards()}
+    raise AssertionError("unreachable")
 
 
 def is_published(

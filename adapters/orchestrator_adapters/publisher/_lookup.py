@@ -9,7 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from orchestrator_adapters.publisher._errors import RateLimited, SiteFailed, SiteUnreachable, UnknownResult
+from orchestrator_adapters.publisher._errors import LookupFailed, RateLimited, SiteFailed, SiteUnreachable
 from orchestrator_adapters.publisher._form import goto, raise_for_status
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def ask_api(profile: Profile, pin: Mapping[str, str]) -> list[str]:
     except urllib.error.HTTPError as error:
         with error:
             raise_for_status(error.code, error.headers.get("Retry-After", ""), profile)
-            raise UnknownResult(f"[lookup] api: {url} answers with status {error.code}") from None
+            raise LookupFailed(f"[lookup] api: {url} answers with status {error.code}") from None
     except (OSError, ValueError) as error:
         raise SiteUnreachable(f"cannot reach {profile.url}: {getattr(error, 'reason', None) or error}") from None
     return _ids_of(text, profile, url)
@@ -92,7 +92,7 @@ class PageLookup:
             raise SiteUnreachable(f"cannot reach {profile.url}: {error.message.splitlines()[0]}") from None
         raise_for_status(answer.status, answer.headers.get("retry-after", ""), profile)
         if not answer.ok:
-            raise UnknownResult(f"[lookup] api: {url} answers with status {answer.status}")
+            raise LookupFailed(f"[lookup] api: {url} answers with status {answer.status}")
         return _ids_of(answer.body(), profile, url)
 
     def _ids_on_page(self, pin: Mapping[str, str]) -> list[str]:
@@ -103,13 +103,13 @@ class PageLookup:
         response = goto(page, url, profile.timeout)
         if response is not None and not response.ok:
             raise_for_status(response.status, response.headers.get("retry-after", ""), profile)
-            raise UnknownResult(f"[lookup] page: {url} answers with status {response.status}")
+            raise LookupFailed(f"[lookup] page: {url} answers with status {response.status}")
         ready = profile.get("lookup", "ready")
         if ready is not None:
             try:
                 page.locator(ready).first.wait_for(state="attached", timeout=profile.timeout * 1e3)
             except NotThere:
-                raise UnknownResult(f"[lookup] ready = {ready!r}: not on {url}") from None
+                raise LookupFailed(f"[lookup] ready = {ready!r}: not on {url}") from None
         found: list[str | None] = page.locator(profile.get("lookup", "element")).evaluate_all(
             "(elements, name) => elements.map(element => element.getAttribute(name))",
             profile.get("lookup", "attribute"),
@@ -160,6 +160,4 @@ def _ids_of(text: bytes, profile: Profile, url: str) -> list[str]:
         rows = answer if items is None else answer[items]
         return [str(row[profile.get("lookup", "id")]) for row in rows]
     except (ValueError, KeyError, TypeError, IndexError):
-        raise UnknownResult(
-            f"[lookup] api: {url} does not answer as [lookup] items and id say: {text[:80]!r}"
-        ) from None
+        raise LookupFailed(f"[lookup] api: {url} does not answer as [lookup] items and id say: {text[:80]!r}") from None

@@ -10,7 +10,7 @@ from orchestrator_adapters.publisher._errors import PublishError, SiteFailed, Un
 from orchestrator_adapters.publisher._form import Form
 from orchestrator_adapters.publisher._pins import row_of
 from orchestrator_adapters.publisher._profile import Profile, load_profile
-from orchestrator_adapters.publisher._publishing import Publication
+from orchestrator_adapters.publisher._publishing import Publication, inspect
 
 if TYPE_CHECKING:
     import os
@@ -99,6 +99,7 @@ class Publisher:
             LoginFailed: If the site refuses the login; no pin could be published.
             SiteUnreachable: If the site cannot be reached.
             FormChanged: If its form is not what the profile says.
+            LookupFailed: If it does not answer as the profile says when it is asked for a pin.
             LaunchFailed: If there is no browser.
         """
         rows = [row_of(pin) for pin in pins]
@@ -124,8 +125,7 @@ class Publisher:
     def _check(self) -> None:
         form = self._form()
         try:
-            form.open()
-            form.look_at_fields()
+            inspect(form, self.profile)
         except SiteFailed as error:
             if error.failure_class == "unreachable":
                 raise

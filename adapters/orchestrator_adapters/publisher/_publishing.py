@@ -19,8 +19,24 @@ if TYPE_CHECKING:
 _TRIES = 4
 _FIRST_PAUSE = 0.3
 _LONGEST_PAUSE = 3.0
+# What no pin has.
+_NOTHING = "0" * 16
 # A site that wants to be left alone longer than this is left to whoever runs the job.
 _LONGEST_REFUSAL = 600.0
+
+
+def inspect(form: Form, profile: Profile) -> list[str] | None:
+    """Look at all that publishing will need, once; returns the boards that the form offers.
+
+    Raises:
+        PublishError: If the site does not let us in, or is not what the profile says.
+    """
+    form.open()
+    form.look_at_fields()
+    boards = form.boards()
+    if profile.has("lookup"):
+        PageLookup(form.page, profile).ids(dict.fromkeys(("mark", "title", "board", "link"), _NOTHING))
+    return boards
 
 
 class Publication:

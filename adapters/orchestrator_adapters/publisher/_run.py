@@ -50,7 +50,7 @@ _LOOK_TIMEOUT = 180.0
 # What says nothing of the site, nor of the browser that was asked for.
 _LOOK_AGAIN = RetryPolicy(attempts=3, on=("crash", "BrowserDied", "DriverDied", "PageCrashed"))
 # Classes of failures that somebody has to do something about; others may pass by themselves.
-_WRONG = {"login", "form", "proxy", "launch_failed"}
+_WRONG = {"login", "form", "lookup", "proxy", "launch_failed"}
 # `LaunchFailed.reason`: these may.
 _PASSING = {"profile_locked", "unreachable", "timeout"}
 
