@@ -67,6 +67,11 @@ def test_network_errors_have_their_code(text: str, kind: type, code: str) -> Non
     assert (type(found), found.code) == (kind, code)
 
 
+def test_death_of_the_driver_as_older_versions_tell_it() -> None:
+    error = Exception("Page.goto: Connection closed while reading from the driver")
+    assert type(why(error, Look(driver_alive=False))) is DriverDied
+
+
 def test_what_says_itself_what_it_is_stays_as_it_is() -> None:
     assert why(Error("Page.evaluate: ReferenceError: x is not defined"), Look()) is None
     assert why(ValueError("Target closed"), Look(browser_alive=False)) is None

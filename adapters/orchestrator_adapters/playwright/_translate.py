@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NETWORK = re.compile(r"\b(?:net::(ERR_[A-Z0-9_]+)|(NS_ERROR_[A-Z0-9_]+))")
 # Texts of a call whose page, browser or connection is gone.
 _GONE = ("has been closed", "Target closed", "Connection closed", "connection closed", "Browser closed", "was closed")
+_DRIVER_GONE = "Connection closed while reading from the driver"
 _CRASHED = ("Page crashed", "Target crashed", "page crashed")
 _OF_PROXIES = ("PROXY", "TUNNEL", "SOCKS")
 # What a browser that does not start, or what starts it, writes; the first that fits.
@@ -67,6 +68,8 @@ class Look:
 
 def is_playwrights(error: BaseException) -> bool:
     """Return whether an exception is one of Playwright's own."""
+    if type(error) is Exception and _DRIVER_GONE in str(error):
+        return True  # before it had a class for that
     return any(kind.__module__.startswith("playwright.") for kind in type(error).__mro__ if kind.__module__)
 
 
