@@ -144,7 +144,7 @@ def test_where_nothing_can_be_published_there_is_one_error(
     [
         ('link = "#link"', 'link = "#url"', "[form] link = '#url': not on {url}/new within 15 s"),
         ('items = "pins"', 'items = "rows"', "does not answer as [lookup] items and id say"),
-        ('submit = "#login"', 'submit = "#enter"', "[login] submit = '#enter': not on {url}/login within 15 s"),
+        ('submit = "#login"', 'submit = "#enter"', "[login] submit = '#enter': not on {url}/login?next=/new within 15 s"),
     ],
 )
 def test_a_profile_that_does_not_fit_the_site_is_one_error(
