@@ -112,7 +112,8 @@ async def test_tabs_and_cookies_are_left_alone(running: Running, site: Site) -> 
         assert await supervisor.run(BrowserJob(browsing.remember, args=(site.url,), browser=options)) == "left"
         with pytest.raises(JobFailed):
             await supervisor.run(BrowserJob(browsing.fail, args=(site.url,), browser=options))
-        assert await supervisor.run(BrowserJob(browsing.open_popups, args=(site.url,), browser=options)) > 1
+        several = BrowserJob(browsing.several_pages_async, args=(site.url, 3), browser=options)
+        assert await supervisor.run(several) == list("012")
         hung = await supervisor.submit(BrowserJob(browsing.spin, args=(site.url,), browser=options))
         await asyncio.to_thread(site.wait_asked, "/reached", 1, DEADLINE)
         hung.cancel()

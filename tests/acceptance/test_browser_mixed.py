@@ -266,6 +266,7 @@ async def test_odd_ends(site: Site) -> None:
             (browsing.download_for_ever, (site.url,), None),
             (browsing.ask_before_leaving, (site.url,), None),
             (browsing.run_a_loop, (), None),
+            (browsing.many_contexts, (100,), None),
         ):
             outcome = await (await supervisor.submit(BrowserJob(target, args=args))).outcome()
             assert outcome.status == ("succeeded" if expected is None else "failed"), outcome.error
