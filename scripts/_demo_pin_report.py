@@ -59,7 +59,7 @@ class PinReport:
             told = f"{len(self.outcomes)} outcomes, {len(bad)} without success {bad[:3]}, {len(wrong)} name another pin"
         checks += [(right, told), *self._checks_of_the_kill()]
         told = (
-            f"the board had {counted['errors']} errors, {counted['lost_answers']} of them after it had stored the pin"
+            f"errors of the board: {counted['errors']}, {counted['lost_answers']} of them after it had stored the pin"
         )
         checks.append((True, told))
         self.figures = {
@@ -74,7 +74,7 @@ class PinReport:
         kill = self.kill
         if kill.pid is None:
             return [(False, "no browser was killed: the run was over too soon; try more pins")]
-        told = f"browser {kill.pid} of child {kill.child} ({kill.worker}) was killed when {kill.at} pins were published"
+        told = f"browser {kill.pid} of child {kill.child} ({kill.worker}) was killed, pins published by then: {kill.at}"
         checks = [(True, told)]
         again = [outcome for outcome in self.outcomes if outcome.attempts > 1]
         for outcome in again:
