@@ -198,7 +198,7 @@ def test_live_pictures_are_shown(visit: Any, way: str) -> None:
         page = visit(server.url)
         for number, width in ((1, 200), (2, 300)):
             (server.folder / f"show-{number}").touch()
-            page.wait_for_function("width => document.querySelector('img')?.naturalWidth === width", arg=width)
+            page.wait_for_function("width => [...document.images].some(each => each.naturalWidth === width)", arg=width)
         (server.folder / "end").touch()
         expect(page, "It succeeded.")
         server.stop(signal.SIGTERM)

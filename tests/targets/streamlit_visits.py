@@ -16,6 +16,9 @@ from typing import Any, Self
 import psutil
 
 HERE = Path(__file__).parent
+ROOTS = (HERE, HERE.parents[1], HERE.parents[1] / "adapters")
+# Another Python may serve the pages, one that has another Streamlit: set this to its path.
+PYTHON = os.environ.get("ORCHESTRATOR_STREAMLIT_PYTHON", sys.executable)
 # Whatever is waited for comes within two seconds on a quiet machine.
 DEADLINE = 120.0
 
@@ -37,7 +40,7 @@ class StreamlitServer:
         temp: Its temp folder, and that of all its children.
     """
 
-    def __init__(self, page: str, *, selector_policy: bool = False, **environment: str) -> None:
+    def __init__(self, page: str | Path, *, selector_policy: bool = False, **environment: str) -> None:
         # Short, for the path of Chromium's socket in it may have no more than 107 characters.
         self._home = tempfile.TemporaryDirectory(prefix="p-", ignore_cleanup_errors=True)
         self.temp = Path(self._home.name)
@@ -52,14 +55,14 @@ class StreamlitServer:
             "browser.gatherUsageStats": "false",
             "global.developmentMode": "false",
         }
-        self._command = [sys.executable, str(HERE / "streamlit_server.py")]
+        self._command = [PYTHON, str(HERE / "streamlit_server.py")]
         self._command += ["--selector-policy"] * selector_policy + [str(HERE / page)]
         self._command += [word for name, value in options.items() for word in (f"--{name}", value)]
         self._environment = {
             **os.environ,
             "HOME": str(self.folder),  # of browsers too, which leave their settings there
             "PAGE_FOLDER": str(self.folder),
-            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(map(str, ROOTS)),
             **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temp)),
             **environment,
         }
