@@ -51,17 +51,25 @@ def orchestrator(text: str, board: PinBoard, folder: Path) -> subprocess.Complet
     return run("-m", *words, "--url", board.url, "--workers", "1", folder=folder)
 
 
-def test_commands_say_what_the_guide_shows(board: PinBoard, folder: Path) -> None:
+def compare(command: str, shown: str, board: PinBoard, folder: Path) -> None:
+    ended = orchestrator(command, board, folder)
+    said = ended.stderr.replace(board.url, PORT).splitlines()
+    expected = shown.splitlines()
+    if expected[0] == "…":
+        said, expected = said[-len(expected) + 1 :], expected[1:]
+    assert sorted(said) == sorted(expected), ended.stderr  # pins come as they are done
+    assert ended.returncode == 1
+
+
+def test_the_dry_run_says_what_the_guide_shows(board: PinBoard, folder: Path) -> None:
     assert len(SHOWN) == 2
-    for command, shown in SHOWN:
-        ended = orchestrator(command, board, folder)
-        said = ended.stderr.replace(board.url, PORT).splitlines()
-        expected = shown.splitlines()
-        if expected[0] == "…":
-            said, expected = said[-len(expected) + 1 :], expected[1:]
-        # Pins come as they are done.
-        assert sorted(said) == sorted(expected), ended.stderr
-        assert ended.returncode == 1
+    compare(*SHOWN[0], board, folder)
+    assert board.pins() == []
+
+
+@pytest.mark.browser
+def test_the_run_says_what_the_guide_shows(board: PinBoard, folder: Path) -> None:
+    compare(*SHOWN[1], board, folder)
     results = [json.loads(line) for line in (folder / "results.jsonl").read_text("utf-8").splitlines()]
     assert sorted(row["status"] for row in results) == ["invalid", "invalid", "published", "published"]
     assert [pin["title"] for pin in board.pins()] == ["A shed of one's own", "Bread without a machine"]
