@@ -74,4 +74,4 @@ def test_a_table_without_a_single_pin_needs_no_browser(
     assert json.loads(out) == {
         "line": 2, "key": None, "title": "", "status": "invalid", "error": "has no title", "failure_class": "row",
     }  # fmt: skip
-    assert err == "1/1  not a pin     line 2: (no title): has no title\n1 row: 1 no pins\n"
+    assert err == "1/1  bad row       line 2: (no title): has no title\n1 row: 1 bad row\n"

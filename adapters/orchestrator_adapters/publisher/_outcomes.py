@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.exceptions import JobFailed, KeyConflict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator import Outcome
     from orchestrator_adapters.publisher._pins import Pin, PinProblem
 
@@ -18,7 +20,7 @@ WORDS = {
     "rehearsed": "would be published",
     "failed": "failed",
     "unknown": "unknown",
-    "invalid": "not a pin",
+    "invalid": "bad row",
     "open": "not done",
 }
 
@@ -26,6 +28,16 @@ WORDS = {
 def of_problem(problem: PinProblem) -> dict[str, Any]:
     """Return what became of a row that is no pin."""
     return _row(problem.line, None, problem.title, "invalid", problem.problem, problem.failure_class)
+
+
+def of_pin(pin: Pin, status: str, error: str, failure_class: str) -> dict[str, Any]:
+    """Return what became of a pin for which there was no job."""
+    return _row(pin.line, pin.key, pin.title, status, error, failure_class)
+
+
+def of_open(pin: Pin) -> dict[str, Any]:
+    """Return that a run did not get to a pin."""
+    return of_pin(pin, "open", "the run ended before it", "cancelled")
 
 
 def of_outcome(pin: Pin, outcome: Outcome, *, withdrawn: bool) -> dict[str, Any]:
@@ -50,7 +62,7 @@ def of_outcome(pin: Pin, outcome: Outcome, *, withdrawn: bool) -> dict[str, Any]
         }
     status = str(outcome.status)
     if withdrawn and status in ("cancelled", "expired"):
-        return {**_row(pin.line, pin.key, pin.title, "open", "the run ended before it", "cancelled"), **more}
+        return {**of_open(pin), **more}
     unknown = status == "indeterminate"
     return {
         **_row(pin.line, pin.key, pin.title, "unknown" if unknown else "failed", _reason(outcome), class_of(outcome)),
@@ -87,6 +99,16 @@ def _row(
     if error is not None:
         found |= {"error": error, "failure_class": failure_class}
     return found
+
+
+def summary_of(counts: Mapping[str, int], total: int) -> str:
+    """Return how many pins there are of each status."""
+    parts = []
+    for status, word in WORDS.items():
+        if count := counts.get(status, 0):
+            plural = "s" if status == "invalid" and count > 1 else ""
+            parts.append(f"{count:,} {word}{plural}")
+    return f"{total:,} {'row' if total == 1 else 'rows'}: {', '.join(parts) or 'nothing to do'}"
 
 
 def line_of(row: dict[str, Any], number: int, total: int) -> str:

@@ -20,7 +20,17 @@ from orchestrator.exceptions import (
     SupervisorClosed,
 )
 from orchestrator_adapters.publisher._jobs import PARAMS, RETRY, publish_job
-from orchestrator_adapters.publisher._outcomes import DONE, class_of, first_line, line_of, of_outcome, of_problem
+from orchestrator_adapters.publisher._outcomes import (
+    DONE,
+    class_of,
+    first_line,
+    line_of,
+    of_open,
+    of_outcome,
+    of_pin,
+    of_problem,
+    summary_of,
+)
 from orchestrator_adapters.publisher._pins import Pin
 
 if TYPE_CHECKING:
@@ -167,7 +177,7 @@ class Run:
         pins = self._on_boards(pins, boards)
         if self._stop is not None:
             for pin in pins:
-                self._open(pin)
+                self._tell(of_open(pin))
         elif pins:
             await self._publish(pins)
         self._sum_up()
@@ -226,16 +236,8 @@ class Run:
         for pin in pins:
             if pin.board and pin.board not in known:
                 names = ", ".join(boards[:10]) + (", …" if len(boards) > 10 else "")
-                self._tell(
-                    {
-                        "line": pin.line,
-                        "key": pin.key,
-                        "title": pin.title,
-                        "status": "invalid",
-                        "error": f"there is no board {pin.board!r}; there are {names}",
-                        "failure_class": "board",
-                    }
-                )
+                problem = f"there is no board {pin.board!r}; there are {names}"
+                self._tell(of_pin(pin, "invalid", problem, "board"))
         return good
 
     # The pins
@@ -260,7 +262,7 @@ class Run:
                     for pin in pins:
                         await self._enter()
                         if self._stopping.is_set():
-                            self._open(pin)
+                            self._tell(of_open(pin))
                             continue
                         task = asyncio.create_task(self._publish_one(supervisor, pin), name=f"pin {pin.line}")
                         self._tasks.add(task)
@@ -314,7 +316,7 @@ class Run:
             except (SupervisorClosed, PoolBroken) as error:
                 if not isinstance(error, SupervisorClosed):
                     self._break(error)
-                self._open(pin)
+                self._tell(of_open(pin))
                 return
             ran = False
             async for event in handle.events():
@@ -353,19 +355,6 @@ class Run:
     def _break(self, error: OrchestratorError) -> None:
         self._end(f"{first_line(str(error))}; see `orchestrator doctor`", RESUMABLE, now=True)
 
-    def _open(self, pin: Pin) -> None:
-        """Tell of a pin that this run does not get to."""
-        self._tell(
-            {
-                "line": pin.line,
-                "key": pin.key,
-                "title": pin.title,
-                "status": "open",
-                "error": "the run ended before it",
-                "failure_class": "cancelled",
-            }
-        )
-
     # Telling
 
     def _tell(self, row: dict[str, Any]) -> None:
@@ -381,18 +370,7 @@ class Run:
             self._say(line_of(row, self._told, self._total))
 
     def _sum_up(self) -> None:
-        words = {
-            "published": "published",
-            "found": "already there",
-            "rehearsed": "would be published",
-            "failed": "failed",
-            "unknown": "unknown",
-            "invalid": "no pins",
-            "open": "not done",
-        }
-        parts = [f"{self._counts[status]:,} {word}" for status, word in words.items() if self._counts[status]]
-        rows = "1 row" if self._total == 1 else f"{self._total:,} rows"
-        self._say(f"{rows}: {', '.join(parts) or 'nothing to do'}")
+        self._say(summary_of(self._counts, self._total))
         if self._stop is not None and self._stop[1] != INTERRUPTED:
             self._say(f"stopped: {self._stop[0]}")
         if self._counts["open"] or (self._stop is not None and self._stop[1] in (RESUMABLE, INTERRUPTED)):
