@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -25,7 +26,10 @@ from small_site import COOKIE, Site
 from orchestrator import Supervisor
 from orchestrator.exceptions import JobFailed
 
-pytestmark = pytest.mark.usefixtures("browser_path")
+pytestmark = [
+    pytest.mark.usefixtures("browser_path"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sends signals"),
+]
 browser = pytest.mark.browser
 DEADLINE = 60
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import stat
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ from small_site import Site
 
 from orchestrator import Outcome, RetryPolicy, Supervisor
 
-pytestmark = pytest.mark.usefixtures("browser_path")
+pytestmark = [
+    pytest.mark.usefixtures("browser_path"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sends signals"),
+]
 browser = pytest.mark.browser
 DEADLINE = 60
 ALL = ArtifactPolicy(trace="on", screenshot="on", console="on")
@@ -193,7 +197,8 @@ async def test_video(ffmpeg_path: str, site: Site) -> None:
 async def test_video_without_ffmpeg_is_one_clear_error(site: Site, browser_path: str, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    bare = {"PATH": str(folder), "HOME": str(folder), "ORCHESTRATOR_BROWSER": browser_path}
+    bare = {name: str(folder) for name in ("PATH", "HOME", "PLAYWRIGHT_BROWSERS_PATH")}
+    bare["ORCHESTRATOR_BROWSER"] = browser_path
     async with Supervisor(workers=1, env=bare) as supervisor:
         for target in (browsing.noisy, browsing.title_async):
             outcome = await outcome_of(supervisor, target, site.url, artifacts=ArtifactPolicy(video="on"))

@@ -25,7 +25,10 @@ from small_site import Site
 from orchestrator import BlockingSupervisor, Job, Limit, Supervisor
 from orchestrator.exceptions import JobTimedOut
 
-pytestmark = pytest.mark.usefixtures("browser_path")
+pytestmark = [
+    pytest.mark.usefixtures("browser_path"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sends signals"),
+]
 browser = pytest.mark.browser
 DEADLINE = 60
 

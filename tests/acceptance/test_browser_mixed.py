@@ -20,7 +20,10 @@ from small_site import Site
 
 from orchestrator import BlockingSupervisor, Job, Journal, Supervisor, callback
 
-pytestmark = pytest.mark.usefixtures("browser_path")
+pytestmark = [
+    pytest.mark.usefixtures("browser_path"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sends signals"),
+]
 browser = pytest.mark.browser
 
 
