@@ -19,6 +19,8 @@ from orchestrator_adapters.playwright._plan import (
     DOWNLOADS_DEADLINE,
     EVIDENCE_DEADLINE,
     HURRIED_DEADLINE,
+    LAST_PATIENCE,
+    LEAST,
     OPEN_DEADLINE,
     Plan,
     download_path,
@@ -64,6 +66,7 @@ class AsyncAttempt:
         self._page: Any = None
         self._made: list[Any] = []
         self._tokens: tuple[Any, Any] | None = None
+        self._asked: float | None = None
 
     def _kill(self) -> None:
         """End the browser, unless others use it too; then the end of the child is the end of what hangs."""
@@ -74,6 +77,12 @@ class AsyncAttempt:
                 self._browser.kill()
             elif self._driver is not None:
                 self._driver.kill()  # a browser that is not ours: only the connection ends
+
+    def _left(self) -> float:
+        """Return the seconds that may pass from now, of an attempt that was asked to end."""
+        if self._asked is None:
+            self._asked = time.monotonic()  # the first that is heard of it
+        return max(LEAST, self._asked + LAST_PATIENCE - time.monotonic())
 
     # Before
 
@@ -155,7 +164,7 @@ class AsyncAttempt:
                 self._kill()
                 await asyncio.wait([task], timeout=HURRIED_DEADLINE)
         except asyncio.CancelledError:
-            done, _ = await asyncio.wait([task], timeout=HURRIED_DEADLINE)
+            done, _ = await asyncio.wait([task], timeout=self._left())
             if not done:
                 self._kill()
             raise
@@ -254,7 +263,7 @@ class AsyncAttempt:
         if driver is not None and self._context is not None:
             alive = driver.is_alive
             if evidence is not None:
-                seconds = HURRIED_DEADLINE if hurried else EVIDENCE_DEADLINE
+                seconds = self._left() if hurried else EVIDENCE_DEADLINE
                 await _async.within(seconds, evidence.finish(error, self._call.ended_by, alive), self._kill)
             if self._watch.downloads and alive and not hurried:
                 await _async.within(2 * DOWNLOADS_DEADLINE, self._save_downloads(), self._kill)
@@ -268,7 +277,7 @@ class AsyncAttempt:
             self._deathwatch.stop()
         driver = self._driver
         if driver is not None and driver.is_alive:
-            deadline = HURRIED_DEADLINE if hurried else CLOSE_DEADLINE
+            deadline = self._left() if hurried else CLOSE_DEADLINE
             problem = await _async.within(deadline, self._close_contexts(), self._kill)
             if problem is not None:
                 child.log(f"closing: {problem}", "debug")

@@ -14,6 +14,7 @@ import greenlet  # type: ignore[import-untyped]
 import playwright
 
 from orchestrator_adapters.playwright import _handlers
+from orchestrator_adapters.playwright._plan import LAST_PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 # A call ends within milliseconds of its cancel; if it has not after this long, the browser, or what runs in it, hangs.
 PATIENCE = 1.0
-# A browser that starts, or a context that is being closed, gets longer; the child is killed after two seconds.
-_LAST_PATIENCE = 1.5
 # How much longer for the driver, which is what hangs if the browser's end did not end the call.
 _DRIVER_PATIENCE = 0.3
 
@@ -84,7 +83,7 @@ class Canceller:
     def left(self, *, at_least: float) -> float:
         """Return the seconds that closing may take, of an attempt that was asked to end."""
         since = self._asked
-        return _LAST_PATIENCE if since is None else max(at_least, since + _LAST_PATIENCE - time.monotonic())
+        return LAST_PATIENCE if since is None else max(at_least, since + LAST_PATIENCE - time.monotonic())
 
     def may_interrupt(self, frame: FrameType | None) -> bool:
         """Return whether JobCancelled may be raised in this frame of the main thread; it is taken for raised then."""
@@ -115,7 +114,7 @@ class Canceller:
                 loop.call_soon_threadsafe(self._look)
             except RuntimeError:
                 self._scheduled = False  # the loop is closed: its driver is gone
-        patience = PATIENCE if self._user is not None else _LAST_PATIENCE
+        patience = PATIENCE if self._user is not None else LAST_PATIENCE
         if self._delivered or self._closing or now < max(self._asked + patience, self._next_kill) or not self._kills:
             return
         self._next_kill = now + _DRIVER_PATIENCE

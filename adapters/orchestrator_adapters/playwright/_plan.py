@@ -23,6 +23,11 @@ OPEN_DEADLINE = 30.0
 CLOSE_DEADLINE = 5.0
 # Of an attempt that was asked to end: the supervisor loses its patience soon.
 HURRIED_DEADLINE = 1.0
+# A browser that starts, or a context that is being closed, gets a little longer than a call: the child is killed after
+# two seconds.
+LAST_PATIENCE = 1.5
+# However late it is: with less, each browser that is a little slow would be killed.
+LEAST = 0.3
 # For trace and screenshots, which have deadlines of their own below these.
 EVIDENCE_DEADLINE = 20.0
 DOWNLOADS_DEADLINE = 10.0

@@ -18,6 +18,7 @@ from orchestrator_adapters.playwright._plan import (
     DOWNLOADS_DEADLINE,
     EVIDENCE_DEADLINE,
     HURRIED_DEADLINE,
+    LEAST,
     OPEN_DEADLINE,
     Plan,
     download_path,
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
     from orchestrator.child import Call
     from orchestrator_adapters.playwright._evidence import Evidence
-
-# Seconds that a context may take to close however late it is: less would kill each browser that hangs a little.
-_LEAST = 0.3
 
 
 class SyncAttempt:
@@ -260,7 +258,7 @@ class SyncAttempt:
         if driver is not None and self._context is not None:
             alive = driver.is_alive
             if evidence is not None:
-                seconds = self._canceller.left(at_least=_LEAST) if hurried else EVIDENCE_DEADLINE
+                seconds = self._canceller.left(at_least=LEAST) if hurried else EVIDENCE_DEADLINE
                 self._try(driver, seconds, evidence.finish, error, self._call.ended_by, alive)
             if self._watch.downloads and alive and not hurried:
                 self._try(driver, 2 * DOWNLOADS_DEADLINE, self._save_downloads)
@@ -274,7 +272,7 @@ class SyncAttempt:
         driver = self._driver
         problem = None
         if driver is not None and driver.is_alive:
-            deadline = self._canceller.left(at_least=_LEAST) if hurried else CLOSE_DEADLINE
+            deadline = self._canceller.left(at_least=LEAST) if hurried else CLOSE_DEADLINE
             problem = self._try(driver, deadline, self._close_contexts, driver)
             if problem is not None:
                 self._try(driver, deadline, self._close_contexts, driver)  # a listener's error came instead
