@@ -219,7 +219,8 @@ class EngineThread:
     def check_caller(self) -> None:
         """Raise WrongContext where a wait for the engine would never end."""
         self.check_process()
-        if threading.get_ident() == self._thread.ident:
+        # Once it has ended, another thread may have its number.
+        if threading.get_ident() == self._thread.ident and self._thread.is_alive():
             raise WrongContext("called on the supervisor's own thread, which would wait for itself")
 
     def check_process(self) -> None:

@@ -248,3 +248,21 @@ def test_a_job_may_use_the_supervisor_from_its_own_thread() -> None:
         doors.OPEN["mine"] = supervisor
         assert supervisor.run(doors.run_another, "mine", 3) == 3
         doors.OPEN.clear()
+
+
+def test_a_later_thread_may_have_the_number_of_the_engines() -> None:
+    supervisor = BlockingSupervisor(workers=1).open()
+    supervisor.close()
+    problems: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            supervisor.close()
+        except BaseException as error:
+            problems.append(error)
+
+    for _ in range(20):  # systems give the number of a thread that has ended to one of the next
+        thread = threading.Thread(target=close)
+        thread.start()
+        thread.join()
+    assert problems == []
