@@ -29,6 +29,7 @@ def caches_are_cleared() -> Iterator[None]:
     with nothing_left(timeout=DEADLINE):
         yield
         st.cache_resource.clear()
+        _server.release()
 
 
 def page(script: Callable[[], None], **state: Any) -> AppTest:
@@ -337,7 +338,13 @@ def test_one_of_a_module_that_was_imported_anew_is_replaced() -> None:
 
 
 def test_clearing_the_caches_cancels_and_closes(tmp_path: Path) -> None:
-    supervisor = get_supervisor(workers=1)
+    def script() -> None:
+        from orchestrator_adapters.streamlit import get_supervisor
+
+        get_supervisor(workers=1)
+
+    page(script)
+    supervisor = get_supervisor()
     handle = supervisor.submit(paging.steps, str(tmp_path))
     next(event for event in handle.events() if event.kind == "state" and event.state == "running")
     st.cache_resource.clear()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from orchestrator import BlockingSupervisor
 from orchestrator.exceptions import ConfigurationError, SupervisorClosed
@@ -19,40 +22,54 @@ if TYPE_CHECKING:
 _MOST_FINISHED = 200
 
 
+# Not a module with a file: after an edit Streamlit drops those, and imports them anew.
+_PLACE = "_orchestrator_streamlit"
+
+
 class Held:
-    """Data only: after an edit of a module Streamlit imports modules anew, and their functions find this one again.
+    """Data only, for it outlives the module that made it.
 
     Attributes:
-        lock: Guards the rest.
+        lock: Guards the rest; may be taken again by its thread, for a collector may release in the midst of anything.
         supervisors: By name, each with the options it was asked for with.
         watches: Jobs by their identity; None for one that was dropped to save memory.
         shared: Identities of jobs that all sessions see, by key.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.supervisors: dict[str, tuple[BlockingSupervisor, dict[str, Any]]] = {}
         self.watches: dict[str, Watch | None] = {}
         self.shared: dict[str, str] = {}
 
 
-@st.cache_resource(show_spinner=False)
-def _cached() -> Held:
-    held = Held()
-    # "Clear caches" drops it. Streamlit's own `on_release` came long after the oldest version that is supported.
-    ending = weakref.finalize(held, _release, held.supervisors)
-    ending.atexit = False  # a supervisor sees to the end of the program itself
-    return held
-
-
 def held() -> Held:
     """Return what this server process keeps."""
-    found: Held = _cached()
+    place = sys.modules.setdefault(_PLACE, ModuleType(_PLACE))
+    found: Held = vars(place).setdefault("held", Held())
     return found
 
 
-def _release(supervisors: dict[str, tuple[BlockingSupervisor, dict[str, Any]]]) -> None:
-    for supervisor, _ in supervisors.values():
+class _Token:
+    """Streamlit's cache has the only reference to it: when that is cleared, the token is gone."""
+
+
+@st.cache_resource(show_spinner=False)
+def _token() -> _Token:
+    token = _Token()
+    # Streamlit's own `on_release` came long after the oldest version that is supported.
+    ending = weakref.finalize(token, release)
+    ending.atexit = False  # a supervisor sees to the end of the program itself
+    return token
+
+
+def release() -> None:
+    """Close all supervisors, and let the next call open new ones."""
+    kept = held()
+    with kept.lock:
+        found = list(kept.supervisors.values())
+        kept.supervisors.clear()
+    for supervisor, _ in found:
         _close(supervisor)
 
 
@@ -76,6 +93,8 @@ def get_supervisor(**options: Any) -> BlockingSupervisor:
         LaunchError: If no child can be started here.
     """
     name = str(options.pop("name", "streamlit"))
+    if get_script_run_ctx(suppress_warning=True) is not None:
+        _token()  # other threads than a page's have no cache in old versions: there it would be gone at once
     kept = held()
     with kept.lock:
         found = kept.supervisors.get(name)
