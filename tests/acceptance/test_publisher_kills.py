@@ -31,7 +31,8 @@ class Killer:
 
     def __init__(self, pins: int, kills: int, seed: int) -> None:
         self._random = random.Random(seed)
-        self._moments = sorted(self._random.sample(range(1, pins - 1), kills))
+        # None in the last quarter: what is not there to be killed at its moment still finds one.
+        self._moments = sorted(self._random.sample(range(1, pins - pins // 4), kills))
         # Each kind in turn, in an order of chance.
         self._kinds = [KINDS[number % len(KINDS)] for number in range(kills)]
         self._random.shuffle(self._kinds)
