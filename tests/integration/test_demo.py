@@ -109,7 +109,9 @@ def test_a_run_without_a_kill_shows_nothing(tmp_path: Path, monkeypatch: pytest.
 
 def test_pins_are_published_once_although_a_browser_is_killed(tmp_path: Path, browser_path: str) -> None:
     folder = tmp_path / "demo"
-    done = run_demo("--files", "20", "--pins", str(PINS), "--folder", str(folder), cwd=tmp_path)
+    # Without a home, as services run: nothing may be left where it happens to stand.
+    homeless = {**os.environ, "HOME": "", "ORCHESTRATOR_BROWSER": browser_path}
+    done = run_demo("--files", "20", "--pins", str(PINS), "--folder", str(folder), env=homeless, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"  ok    {PINS} pins in, {PINS} on the board, each exactly once\n" in done.stdout
     assert "  ok    every outcome names the pin that the board has\n" in done.stdout
@@ -120,6 +122,7 @@ def test_pins_are_published_once_although_a_browser_is_killed(tmp_path: Path, br
     assert "FAIL" not in done.stdout
     assert f"Published: {PINS}/{PINS} - " in done.stderr
     assert "on purpose" in done.stderr
+    assert list(tmp_path.iterdir()) == [folder]
     report = folder / "report.html"
     assert str(report) in done.stdout
     page = report.read_text("utf-8")

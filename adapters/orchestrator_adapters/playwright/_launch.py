@@ -41,7 +41,10 @@ def launch_arguments(options: BrowserOptions) -> dict[str, Any]:
     if options.engine == "chromium":
         place = short_temp()
         if place is not None:
-            found["env"] = {**os.environ, "TMPDIR": place}
+            found["env"] = {
+                **{name: value for name, value in os.environ.items() if name != "HOME" or value},
+                "TMPDIR": place,
+            }
         found["chromium_sandbox"] = _uses_sandbox(options)
         if options.channel is None:
             found["executable_path"] = find_browser(_text(options.executable), headless=options.headless)
@@ -125,9 +128,15 @@ def environment() -> Iterator[None]:
 
     before = os.environ.get(_ffmpeg.VARIABLE)
     _ffmpeg.prepare()
+    # With an empty one, libraries of Chromium make a `.cache` in the current folder; without one they ask the system.
+    homeless = os.environ.get("HOME") == ""
+    if homeless:
+        del os.environ["HOME"]
     try:
         yield
     finally:
+        if homeless:
+            os.environ["HOME"] = ""
         if before is None:
             os.environ.pop(_ffmpeg.VARIABLE, None)
         else:
