@@ -233,7 +233,10 @@ def test_it_closes_while_clients_wait() -> None:
     assert len(board.pins()) == 1
 
 
-def test_a_browser_waits_for_the_form_and_publishes(board: PinBoard, browser_path: str, tmp_path: Path) -> None:
+def test_a_browser_waits_for_the_form_and_publishes(
+    board: PinBoard, browser_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without a home Chromium leaves a cache where it is started
     image = tmp_path / "hills.png"
     image.write_bytes(picture(3))
     root = hasattr(os, "geteuid") and os.geteuid() == 0
