@@ -11,7 +11,7 @@ from orchestrator import Job
 way = os.environ["PAGE_WAY"]
 pins = json.loads(os.environ["PAGE_PINS"])
 job = Job(
-    "pins.publisher:Publisher.publish",
+    os.environ["PAGE_TARGET"],
     init={"site": os.environ["PAGE_BOARD"]},
     args=(pins,),
     kwargs={"progress_callback": bar()},
