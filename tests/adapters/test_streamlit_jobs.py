@@ -50,6 +50,10 @@ def said(app: AppTest) -> list[str]:
     return [each.value for each in app.markdown]
 
 
+def pictures(app: AppTest) -> int:
+    return len([*app.get("image"), *app.get("imgs")])  # so called by new and old versions
+
+
 # Values and calls
 
 
@@ -268,6 +272,25 @@ def test_what_cannot_be_run_is_shown_and_tried_again() -> None:
     assert "takes 1 positional argument" in app.error[0].value.replace("\\", "") or "too many" in app.error[0].value
     app.session_state.numbers = [4]
     assert said(again(app)) == ["succeeded 8"]
+
+
+def test_evidence_of_a_failure_is_shown(tmp_path: Path) -> None:
+    def script() -> None:
+        import streamlit as st
+        from orchestrator_adapters.streamlit import run_with_progress
+
+        run_with_progress("paging:fail_with_evidence", st.session_state.picture, key="fail")
+
+    from PIL import Image
+
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (20, 10), "teal").save(path)
+    app = page(script, picture=str(path))
+    assert [each.value for each in app.error] == ["ValueError\\: look at the picture"]
+    assert app.code[-1].value == str(path)
+    assert pictures(app) == 1
+    path.unlink()
+    assert pictures(again(app)) == 0, "what is gone is not shown"
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,8 @@ def pictures(folder: str) -> None:
 class Unpicklable:
     def __reduce__(self) -> str:
         raise TypeError("cannot be pickled")
+
+
+def fail_with_evidence(picture: str) -> None:
+    child.artifact(picture, "failed.png")
+    raise ValueError("look at the picture")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_adapters.streamlit._explain import explain
+from orchestrator_adapters.streamlit._watch import LIVE
 
 if TYPE_CHECKING:
     from orchestrator_adapters.streamlit._watch import Snapshot, Watch
@@ -79,9 +81,17 @@ class View:
             return
         self._draw_picture(snapshot)  # the last that was seen
         ending = explain(outcome)
+        kept = [each for each in outcome.artifacts if each.name.rpartition("/")[2] != LIVE]
+        picture = next((each.path for each in reversed(kept) if each.path.endswith((".png", ".jpg"))), None)
         self._end.error(plain(ending.headline))
         if ending.details:
             self._end.code(ending.details, language=ending.language)
+        if picture is not None and os.path.isfile(picture):
+            self._picture.image(picture)  # of how it failed: better than the last that was seen
+        if kept:
+            paths = [each.path for each in kept[:_SHOWN_LINES]]
+            self._end.caption("It left:")
+            self._end.code("\n".join([*paths, *["…"] * (len(kept) > len(paths))]), language="text")
         self._frame.update(label=f"{self._label}: {ending.short}", state="error", expanded=True)
 
     def _draw_log(self, snapshot: Snapshot) -> None:
