@@ -144,8 +144,9 @@ class Attempt:
             self._timer = self.loop.call_later(_DUMP_TIME, self._kill)
 
     def _kill(self) -> None:
-        # Of an async job the task's own stack is known from the cancel; the dump only shows its event loop.
-        if not (self.stack and self.worker.flavour == "async"):
+        # Of an async job the task's own stack is known from the cancel, and of a sync one in a browser the greenlet's:
+        # the dump only shows their event loop.
+        if not (self.stack and self.worker.flavour != "plain"):
             self.stack = self.worker.read_stack() or self.stack
         self.worker.kill("cancelled" if self.why == "cancelled" else "timeout")
 

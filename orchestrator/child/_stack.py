@@ -5,11 +5,13 @@ Loaded before it is needed, and it imports nothing: user code that hangs in an i
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     Entry = tuple[str, int, str]
@@ -27,14 +29,37 @@ def _entry(frame: Any) -> Entry:
 
 
 def thread_stack(ident: int) -> str:
-    """Return where a thread is."""
-    frame = sys._current_frames().get(ident)
+    """Return where a thread is; if the job's own frames are set aside in a greenlet, where that waits.
+
+    Playwright's sync API runs its event loop in a greenlet of the same thread: what the thread does tells nothing then.
+    """
+    entries = _entries(sys._current_frames().get(ident))
+    if _is_elsewhere(entries):
+        entries = next((found for found in _suspended() if not _is_elsewhere(found)), entries)
+    return _text(entries)
+
+
+def _entries(frame: Any) -> list[Entry]:
     entries: list[Entry] = []
     while frame is not None and len(entries) < 10 * _MOST:
         entries.append(_entry(frame))
         frame = frame.f_back
     entries.reverse()
-    return _text(entries)
+    return entries
+
+
+def _is_elsewhere(entries: list[Entry]) -> bool:
+    return not any(path == _INVOKE and name in _RUNNERS for path, _, name in entries)
+
+
+def _suspended() -> Iterator[list[Entry]]:
+    """Yield where greenlets wait that another one of their thread keeps from running."""
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None:
+        for found in gc.get_objects():  # some milliseconds, and nobody else has a list of them
+            # By its type: isinstance would ask the object, which may be hostile.
+            if issubclass(type(found), greenlet.greenlet) and found.gr_frame is not None:
+                yield _entries(found.gr_frame)
 
 
 def task_stack(task: Any, main: int, generator: Any = None) -> str:

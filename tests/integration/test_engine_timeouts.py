@@ -25,6 +25,7 @@ from orchestrator.exceptions import JobExpired, JobTimedOut
         (hanging.block_the_loop, "THE BLOCKING LINE"),
         (hanging.wait_for_lock, "THE LOCK LINE"),
         (hanging.hold_the_gil, "THE GIL LINE"),
+        (hanging.wait_for_a_greenlet, "THE GREENLET LINE"),
     ],
 )
 async def test_the_stack_shows_the_line_of_user_code(target: Any, line: str) -> None:

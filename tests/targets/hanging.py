@@ -24,6 +24,13 @@ def sleep_for_ever() -> None:
     time.sleep(600)  # THE SYNC LINE
 
 
+def wait_for_a_greenlet() -> None:
+    import greenlet  # type: ignore[import-untyped]
+
+    loop = greenlet.greenlet(time.sleep)  # as the sync API of Playwright has its event loop in one
+    loop.switch(600)  # THE GREENLET LINE
+
+
 async def sleep_for_ever_async() -> None:
     child.progress(1)
     await _deeper()
