@@ -178,6 +178,7 @@ async def test_job_that_uses_what_it_closed(target: Any, site: Site) -> None:
         await goes_on(supervisor, site)
 
 
+@browser
 async def test_retries_name_the_reason_and_get_a_new_browser(site: Site, tmp_path: Path) -> None:
     async with Supervisor(workers=1) as supervisor:
         before = await supervisor.run(BrowserJob(browsing.who))

@@ -166,6 +166,7 @@ def test_killed_host_takes_its_browsers_along(stopped: bool, site: Site) -> None
     assert alive == []
 
 
+@browser
 async def test_cancel_while_a_job_waits_for_a_permit(site: Site) -> None:
     async with Supervisor(workers=2, limits=[Limit("door", concurrency=1)]) as supervisor:
         holding = await supervisor.submit(BrowserJob(browsing.hold_permit, args=(site.url, "door")))
@@ -261,7 +262,7 @@ async def test_cancels_at_any_moment(count: int, site: Site) -> None:
 @pytest.mark.parametrize(
     ("moment", "blocking"),
     [
-        ("starting", False),
+        pytest.param("starting", False, marks=browser),
         ("hanging", True),
         pytest.param("starting", True, marks=browser),
         pytest.param("hanging", False, marks=browser),

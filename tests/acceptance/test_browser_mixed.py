@@ -168,6 +168,7 @@ async def test_async_jobs_share_a_browser(site: Site) -> None:
         assert await supervisor.run(job) == list("01234")
 
 
+@browser
 async def test_browser_killed_between_jobs(site: Site) -> None:
     url = f"{site.url}/plain"
     async with Supervisor(workers=1) as supervisor:
