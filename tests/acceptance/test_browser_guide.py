@@ -57,7 +57,7 @@ def ran(tmp_path: Path, browser_path: str) -> Path:
     return tmp_path
 
 
-def run(*arguments: str, cwd: Path | None = None) -> None:
+def run(*arguments: str, cwd: Path) -> None:
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
@@ -73,7 +73,8 @@ def test_the_trace_and_the_report_show_where_a_job_failed(ran: Path, browser_pat
 
 def look_at(steps: str, browser_path: str, address: str, picture: Path, height: int) -> None:
     """Open a page, carry out the steps, take a picture; write it into the guide if that is asked for."""
-    run("-c", LOOK.format(steps=steps), browser_path, address, str(picture), str(WIDTH), str(height))
+    options = (browser_path, address, str(picture), str(WIDTH), str(height))
+    run("-c", LOOK.format(steps=steps), *options, cwd=picture.parent)
     assert size_of(picture) == (WIDTH, height)
     if os.environ.get(WRITE):
         PICTURES.mkdir(exist_ok=True)
