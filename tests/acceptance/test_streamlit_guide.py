@@ -43,7 +43,7 @@ def visit(browser_path: str) -> Iterator[Any]:
 def take_picture(page: Any, name: str, folder: Path) -> None:
     """Take a picture; write it into the guide if that is asked for."""
     path = folder / name
-    page.screenshot(path=path)
+    page.screenshot(path=path, animations="disabled")
     if os.environ.get(WRITE):
         PICTURES.mkdir(exist_ok=True)
         shutil.copyfile(path, PICTURES / name)
