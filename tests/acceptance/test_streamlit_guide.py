@@ -154,19 +154,19 @@ def test_the_example_publishes_what_is_uploaded(visit: Any, tmp_path: Path) -> N
 
 
 def test_the_example_shows_it_live_is_cancelled_and_publishes_the_rest_later(visit: Any, tmp_path: Path) -> None:
-    with example(tmp_path, "--pins", "12") as (address, board):
+    with example(tmp_path, "--pins", "16") as (address, board):
         page = visit(address)
         page.set_viewport_size({"width": 1000, "height": 1250})
         page.get_by_text("Take the sample table").click()
-        page.get_by_text("12 pins are ready to be published").wait_for()
+        page.get_by_text("16 pins are ready to be published").wait_for()
         page.get_by_role("button", name="Publish", exact=True).click()
-        page.get_by_text(re.compile(r"^[3-9] of 12")).wait_for()
+        page.get_by_text(re.compile(r"^[3-9] of 16")).wait_for()
         page.wait_for_function("() => [...document.images].some(each => each.naturalWidth > 300)")
         take_picture(page, "streamlit-pins.png", tmp_path)
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("Publishing: cancelled").wait_for()
-        assert len(ask(f"{board}/api/pins")["pins"]) < 12
+        assert len(ask(f"{board}/api/pins")["pins"]) < 16
         page.get_by_role("button", name="Publish", exact=True).click()
         page.get_by_text("Publishing: done in").wait_for()
         stats = ask(f"{board}/api/stats")
-        assert (stats["pins"], stats["twice"]) == (12, [])
+        assert (stats["pins"], stats["twice"]) == (16, [])
