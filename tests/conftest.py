@@ -20,6 +20,13 @@ TESTS = Path(__file__).parent
 WATCHED = {"integration", "contract", "acceptance"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Two processes share the tests by their names, which must be the same in both.
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: a name with an address differs from run to run; give it ids=")
+
+
 def watched(node: pytest.Item) -> bool:
     return node.path.relative_to(TESTS).parts[0] in WATCHED
 

@@ -249,7 +249,7 @@ async def test_first_parameter_of_a_target_given_as_text(site: Site) -> None:
         {"user_data_dir": "profile"},
         {"proxy": 3},
         {"proxy": {"host": "x"}},
-        {"context": {"locale": object()}},
+        {"context": {"locale": {1}}},
         {"dialogs": "shout"},
         {"recycle_after": 0},
         {"recycle_age": -1},

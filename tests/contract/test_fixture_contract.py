@@ -17,7 +17,7 @@ DESK = Fixture("desks:desk", {"lamp": True})
 WARM = Fixture("desks:desk", {"leave_loop": True}, flavour="warm-desk")
 
 
-@pytest.mark.parametrize("target", [desks.facts, desks.facts_async, "desks:facts", "desks:facts_async"], ids=str)
+@pytest.mark.parametrize("target", [desks.facts, desks.facts_async, "desks:facts", "desks:facts_async"])
 async def test_it_is_the_first_argument_and_knows_its_call(target: Any) -> None:
     async with Supervisor(workers=1) as supervisor:
         job = Job(target, args=(1, "two"), kwargs={"three": 3}, fixture=DESK, key="one")
