@@ -20,13 +20,6 @@ TESTS = Path(__file__).parent
 WATCHED = {"integration", "contract", "acceptance"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Two processes share the tests by their names, which must be the same in both.
-    for item in items:
-        if " at 0x" in item.nodeid:
-            raise pytest.UsageError(f"{item.nodeid}: a name with an address differs from run to run; give it ids=")
-
-
 def watched(node: pytest.Item) -> bool:
     return node.path.relative_to(TESTS).parts[0] in WATCHED
 
@@ -110,6 +103,9 @@ async def no_task_left() -> AsyncIterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        # Two processes share the tests by their names, which must be the same in both.
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: a name with an address differs from run to run; give it ids=")
         if isinstance(item, pytest.Function) and watched(item) and item.get_closest_marker("asyncio"):
             # Before the fixtures that the test asks for, so that what they own is gone when it looks.
             item.fixturenames.insert(item.fixturenames.index("nothing_left_behind") + 1, "no_task_left")
