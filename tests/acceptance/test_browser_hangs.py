@@ -73,7 +73,6 @@ HANGS: list[Any] = [
             (browsing.wait_for_selector, "/reached"),
             (browsing.sleep, "/reached"),
             (browsing.route_for_ever, "/reached"),
-            (browsing.handle_for_ever, "/reached"),
         ]
     ),
 ]
@@ -180,6 +179,16 @@ async def test_cancel_while_a_job_waits_for_a_permit(site: Site) -> None:
         holding.cancel()
         assert (await holding.outcome()).status == "cancelled"
         assert await again.result() == "plain", "the permit of a job that was ended came back"
+
+
+@browser
+async def test_handler_that_sleeps_is_ended(site: Site) -> None:
+    async with Supervisor(workers=1) as supervisor:
+        handle = await supervisor.submit(BrowserJob(browsing.handle_for_ever, args=(site.url,)))
+        await reached(site, "/reached", 1)
+        handle.cancel()
+        assert (await handle.outcome()).status == "cancelled"
+        assert await supervisor.run(BrowserJob(browsing.title, args=(f"{site.url}/plain",))) == "plain"
 
 
 @browser
