@@ -164,7 +164,8 @@ def test_the_example_shows_it_live_is_cancelled_and_publishes_the_rest_later(vis
         page.wait_for_function("() => [...document.images].some(each => each.naturalWidth > 300)")
         take_picture(page, "streamlit-pins.png", tmp_path)
         page.get_by_role("button", name="Cancel").click()
-        page.get_by_text("Publishing: cancelled").wait_for()
+        # The second, if that was between the click on the board's button and its answer: then nobody knows of that pin.
+        page.get_by_text(re.compile(r"^Publishing: (cancelled|unknown end)$")).wait_for()
         assert len(ask(f"{board}/api/pins")["pins"]) < 16
         page.get_by_role("button", name="Publish", exact=True).click()
         page.get_by_text("Publishing: done in").wait_for()
