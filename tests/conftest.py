@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ import pytest_asyncio
 import structlog
 
 from orchestrator.testing import Resources, leftovers, nothing_left
+
+# A shell ignores Ctrl-C for what it starts in the background, which everything started from there inherits.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 WATCHED = {"integration", "contract", "acceptance"}
