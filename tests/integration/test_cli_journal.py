@@ -294,7 +294,9 @@ def test_an_interrupted_run_goes_on(folder: Path, interrupts: int) -> None:
             for number in range(1, interrupts + 1):
                 process.send_signal(signal.SIGINT)
                 while said.count("SIGINT:") < number:
-                    said += process.stderr.readline()
+                    line = process.stderr.readline()
+                    assert line, f"it ended, and said: {said}"
+                    said += line
             if interrupts == 1:
                 gate.write("go on")
         said += process.communicate(timeout=60)[1]
@@ -330,7 +332,9 @@ def test_with_ordered_no_outcome_overtakes_a_line_that_is_left_open(folder: Path
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             while said.count("SIGINT:") < number:
-                said += process.stderr.readline()
+                line = process.stderr.readline()
+                assert line, f"it ended, and said: {said}"
+                said += line
         said += process.communicate(timeout=60)[1]
     finally:
         process.kill()
