@@ -119,7 +119,7 @@ def test_it_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     )
     assert not ours & banned
     assert {name for name in ours if not name.startswith("orchestrator")} <= {
-        "__future__", "mmap", "_collections", "_contextvars", "_json", "_signal", "faulthandler", JOBS,
+        "__future__", "mmap", "_collections", "_contextvars", "_json", "_signal", "faulthandler", "gc", JOBS,
         "collections.abc",  # only an alias, made by `os`
     }  # fmt: skip
 

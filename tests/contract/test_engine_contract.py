@@ -609,7 +609,7 @@ async def test_children_are_cleaned_up_one_by_one(fake: SimpleNamespace, monkeyp
     stray = SimpleNamespace(started=float("inf"), pid=1)
 
     def act(child: FakeChild, frame: Frame) -> None:
-        child.killset = SimpleNamespace(descendants=lambda: [stray], kill_now=lambda: None)
+        child.killset = SimpleNamespace(descendants=lambda kept=(): [stray], kill_now=lambda: None)
         behave(child, frame)
 
     fake.script = on_job(act)
