@@ -25,11 +25,11 @@ def with_source(text: str) -> str:
 
 def main_thread_of(dump: str) -> str:
     """Return the main thread's part of a faulthandler dump in the order and form of a traceback."""
-    blocks = [block for block in dump.strip().split("\n\n") if "File " in block]
-    if not blocks:
+    # Of several threads faulthandler writes the main one last; and what was dumped last is what counts.
+    parts = [part for part in dump.split("(most recent call first)") if "File " in part]
+    if not parts:
         return ""
-    # faulthandler writes the most recent thread last started first, and the main thread last.
-    lines = [line for line in blocks[-1].splitlines() if line.lstrip().startswith("File ")]
+    lines = [line for line in parts[-1].splitlines() if line.lstrip().startswith("File ")]
     own = [line for line in lines if "/orchestrator/child/" not in line.replace("\\", "/") and '"<string>"' not in line]
     text = "\n".join(reversed(own or lines))
     return with_source(_DUMP_LINE.sub(r"\1, in ", text))

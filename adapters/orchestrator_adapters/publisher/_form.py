@@ -42,6 +42,8 @@ _SERVER_ERROR = 500
 # Text of a page that goes into a message.
 _MOST_TEXT = 300
 _INTERRUPTED = "interrupted by another navigation"
+# So often a page may be on its way elsewhere when it is to go somewhere.
+_ATTEMPTS = 5
 # What Chromium says when it could not reach the site itself; a proxy's troubles are the browser's own errors.
 _UNREACHABLE = (
     "ERR_CONNECTION_REFUSED",
@@ -334,14 +336,17 @@ def goto(page: Page, url: str, timeout: float) -> Response | None:
     from playwright.sync_api import Error as PlaywrightError
     from playwright.sync_api import TimeoutError as TooLate
 
-    for attempt in (1, 2, 3):
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             return page.goto(url, wait_until="domcontentloaded", timeout=timeout * 1e3)
         except TooLate:
             raise SiteFailed(f"{url} did not come within {timeout:g} s") from None
         except PlaywrightError as error:
-            if _INTERRUPTED in error.message and attempt < 3:
-                continue  # the page before was still on its way elsewhere
+            if _INTERRUPTED in error.message and attempt < _ATTEMPTS:
+                # The page before was still on its way elsewhere, if only to the same address: let it arrive.
+                with contextlib.suppress(PlaywrightError):
+                    page.wait_for_load_state("domcontentloaded", timeout=timeout * 1e3)
+                continue
             why = next((name for name in _UNREACHABLE if name in error.message), None)
             if why is None:
                 raise
