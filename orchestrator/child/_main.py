@@ -131,9 +131,9 @@ def _keep_files(runtime: Runtime, folder: str) -> None:
     if sys.platform != "win32":
         import _signal
 
-        # Written by a C handler, in whatever state the interpreter is. Of the main thread only, which is the one that the
-        # kernel interrupts: the frames of a thread that runs on meanwhile may be gone while they are read, and then this
-        # would kill a child that was only slow.
+        # Written by a C handler, in whatever state the interpreter is. Of the main thread only, which the kernel
+        # interrupts: the frames of a thread that runs on may be gone while they are read, and then this would kill a
+        # child that was only slow.
         path = os.path.join(folder, _wire.STACK_FILE)
         stack = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         faulthandler.register(_signal.SIGUSR2, stack, all_threads=False)
