@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 # Why an attempt is ended before it answers: somebody cancelled the job, or one of its bounds ran out.
 Why = Literal["cancelled", "timed_out", "silent", "expired"]
 
-# For reading what the child said while something here held up the loop; its time is up if that is no answer.
-_READ_TIME = 0.1
+# For reading what the child said while something here held up the loop, and what it could not say as its pipe was full;
+# its time is up if that is no answer. On a busy machine a child that has to write the rest needs some tenths.
+_READ_TIME = 0.5
 # The stack dump is written by a signal handler within microseconds; this is for a machine that is very busy.
 _DUMP_TIME = 0.1
 

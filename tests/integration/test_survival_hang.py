@@ -274,22 +274,14 @@ def test_its_silence_counts_anew_after_the_stall(run: Any, monkeypatch: pytest.M
     run(main)
 
 
-def in_time(run: Any, main: Any) -> None:
-    """Run it three times at most: on a busy machine the child itself may need longer than its timeout."""
-    for _ in range(2):
-        with contextlib.suppress(JobTimedOut):
-            run(main)
-            return
-    run(main)
-
-
 @pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
-@pytest.mark.parametrize("stall", [1.3, 2.5])
+@pytest.mark.parametrize("stall", [5.3, 6.5])
 def test_an_answer_that_lies_in_the_pipe_counts_before_its_timeout(run: Any, stall: float) -> None:
     async def main() -> None:
         async with opened() as (supervisor, gate):
             await supervisor.run(os.getpid)
-            held = Job(stalling.hold_after_telling, args=(gate.port, 0.2), timeout=1)
+            # The stall outlasts the timeout, and the child has all of it: a busy machine is slow.
+            held = Job(stalling.hold_after_telling, args=(gate.port, 0.2), timeout=5)
             job = asyncio.create_task(supervisor.run(held))
             await gate.arrived()
             gate.open()
@@ -297,7 +289,7 @@ def test_an_answer_that_lies_in_the_pipe_counts_before_its_timeout(run: Any, sta
             time.sleep(stall)
             assert await job == "went on"
 
-    in_time(run, main)
+    run(main)
 
 
 @pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
@@ -312,7 +304,7 @@ def test_a_job_that_our_stall_kept_from_answering_is_heard(run: Any) -> None:
             time.sleep(1.5)  # its pipe is full
             assert await answer == "said"
 
-    in_time(run, main)
+    run(main)
 
 
 @posix
