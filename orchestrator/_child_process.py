@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio
+from anyio import CancelScope
 
 from orchestrator import _launch, _wire
 from orchestrator._child_files import open_file
@@ -27,6 +27,8 @@ from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from anyio.abc import Process
 
     from orchestrator._recipe import Recipe
 
@@ -119,14 +121,14 @@ class Child:
         self._lines = _wire.Lines(2 * max(recipe.init["max_message_bytes"], _wire.MAX_MESSAGE_BYTES))
         self.stderr = StderrReader(lambda lines, dropped: owner.printed(self, lines, dropped))
         self._eof_timer: asyncio.TimerHandle | None = None
-        self._process: anyio.abc.Process | None = None
+        self._process: Process | None = None
         self._birth: Birth | None = None
         self._held_back: list[bytes] | None = None  # frames, until it said hello
         self._announcing: asyncio.Future[None] | None = None
         self._killing: asyncio.Event | None = None  # set when the thread that kills strays is done
         self._kill_after = False
         self._give_up_timer: asyncio.TimerHandle | None = None
-        self._waiting: anyio.CancelScope | None = None
+        self._waiting: CancelScope | None = None
         self._addressed = False  # its first bytes are written: frames may follow
         self._cancelled: asyncio.CancelledError | None = None
         self._secrets: dict[str, str] = {}
@@ -190,7 +192,7 @@ class Child:
         finally:
             self._reading = None
 
-    async def _begin(self, process: anyio.abc.Process, marker: str) -> None:
+    async def _begin(self, process: Process, marker: str) -> None:
         """Send the first bytes; user code runs only when everybody who must know of this process knows."""
         assert self._pipes is not None
         self.pid = process.pid
@@ -275,7 +277,7 @@ class Child:
         assert self._process is not None
         while True:
             try:
-                with anyio.CancelScope(shield=True) as self._waiting:
+                with CancelScope(shield=True) as self._waiting:
                     return await self._process.wait()
                 return None
             except asyncio.CancelledError as error:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import anyio
+from anyio import create_task_group
 
 from orchestrator import _wire
 from orchestrator._cache import Cache
@@ -154,7 +154,7 @@ class Engine:
         """Be the engine's task: hold the task group that everything runs in, from the first child to the last."""
         failure: BaseException | None = None
         try:
-            async with anyio.create_task_group() as group:
+            async with create_task_group() as group:
                 self._group = group
                 try:
                     # Kept out of the group, which would wrap it.
@@ -451,7 +451,6 @@ class Engine:
         self._abandon_jobs()
         self.pool.end()
         await self.limits.aclose()
-        await self._guardian.aclose()
         if self._recovery is not None:
             await self._recovery.aclose()
         await self.cache.aclose()
@@ -459,6 +458,8 @@ class Engine:
         self._recipe.secrets.restore()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+        # Last: should this process die within these lines, there is somebody who removes the folder.
+        await self._guardian.aclose()
 
     def log(self, event: str, level: str = "info", **fields: Any) -> None:
         """Log one event of this supervisor."""

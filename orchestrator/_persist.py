@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import anyio
+from anyio import CancelScope
 
 
 async def outlast(future: asyncio.Future[Any]) -> Any:
@@ -14,7 +14,7 @@ async def outlast(future: asyncio.Future[Any]) -> Any:
     while not future.done():
         try:
             # The scope holds off anyio's cancellations; those of asyncio arrive, and are kept for later.
-            with anyio.CancelScope(shield=True):
+            with CancelScope(shield=True):
                 await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import anyio
+from anyio import open_process
 
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from anyio.abc import Process
 
     from orchestrator._pipes import Pipes
 
@@ -30,7 +32,7 @@ class NoSpawn(Exception):
 
 async def spawn(
     command: Sequence[str], pipes: Pipes, *, env: Mapping[str, str], cwd: str | None = None
-) -> anyio.abc.Process:
+) -> Process:
     """Start a process in a session of its own (on Windows a process group), on the other ends of `pipes`.
 
     Raises:
@@ -38,7 +40,7 @@ async def spawn(
         LaunchError: If the command cannot be run.
     """
     try:
-        return await anyio.open_process(
+        return await open_process(
             command,
             cwd=cwd,
             env=env,
