@@ -106,7 +106,7 @@ def example(folder: Path, *arguments: str) -> Iterator[tuple[str, str]]:
         raise
     finally:
         if serving.poll() is None:
-            # Not what these two have started: that there is somebody who ends it, and removes its files, is the promise.
+            # Not what these two have started: that somebody ends it, and removes its files, is the promise.
             for each in [*psutil.Process(serving.pid).children(), serving]:
                 each.kill()
         serving.wait()
