@@ -5,14 +5,20 @@ import _venv
 _venv.enter("dev")
 
 import argparse
+import json
 import subprocess
 import sys
 import time
 
 import _browser
+import pytest
 
 # Each is a marker in pyproject.toml; a test without one of them is in the quick lane.
 LANES = ("browser", "frozen", "soak", "conformance")
+# More tests than this that fail beside others are not bad luck.
+_FEW = 4
+# Where pytest keeps which tests failed.
+_FAILED = _venv.ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
 def main() -> int:
@@ -37,11 +43,30 @@ def main() -> int:
     if options.lane or options.all:
         # One test of a long lane may take minutes: that is no hang, and a dump of a busy process may crash it.
         selection += ["-o", "faulthandler_timeout=0"]
+    _FAILED.unlink(missing_ok=True)  # pytest adds to it
     ended.append(("tests", *_run("-m", "pytest", "--durations=10", "--durations-min=1", *selection, *pytest_arguments)))
+    if ended[-1][1] == pytest.ExitCode.TESTS_FAILED and not (options.lane or options.all):
+        ended[-1:] = _try_alone(ended[-1])
 
     for name, code, seconds in ended:
         print(f"{name} {'passed' if code == 0 else f'failed with exit code {code}'} in {seconds:.0f} s")
     return next((code for _, code, _ in ended if code), 0)
+
+
+def _try_alone(beside: tuple[str, int, float]) -> list[tuple[str, int, float]]:
+    """Run the few tests that failed beside others once more, one by one, and say so.
+
+    Many tests hold deadlines with real browsers and processes. One that misses its own on two busy cores and holds it
+    on quiet ones says something of the machine; one that fails again, or more than a few, something of the code.
+    """
+    failed = list(json.loads(_FAILED.read_text("utf-8"))) if _FAILED.exists() else []
+    if not 0 < len(failed) <= _FEW:
+        return [beside]
+    print(f"\n{len(failed)} failed beside others; once more, alone:", *failed, sep="\n  ", flush=True)
+    code, seconds = _run("-m", "pytest", *failed)
+    if code == 0:
+        print("\nFLAKY: these failed beside others and passed alone:", *failed, sep="\n  ")
+    return [("tests", code, beside[2] + seconds)]
 
 
 def _expression(lanes: list[str] | None) -> str:
