@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from orchestrator._handle import JobHandle
     from orchestrator._journal import Journal
     from orchestrator._models import Job, Limit, Outcome, RestartPolicy, RetryPolicy, callback
+    from orchestrator._service_spec import HttpProbe, Service, TcpProbe
     from orchestrator._supervisor import Supervisor
     from orchestrator.blocking import BlockingSupervisor
 
 __all__ = (
     "BlockingSupervisor",
     "Fixture",
+    "HttpProbe",
     "Job",
     "JobHandle",
     "Journal",
@@ -23,7 +25,9 @@ __all__ = (
     "Outcome",
     "RestartPolicy",
     "RetryPolicy",
+    "Service",
     "Supervisor",
+    "TcpProbe",
     "callback",
     "child",
     "exceptions",
@@ -35,6 +39,7 @@ __all__ = (
 _HOMES = {
     "BlockingSupervisor": "blocking",
     "Fixture": "_fixture",
+    "HttpProbe": "_service_spec",
     "Job": "_models",
     "JobHandle": "_handle",
     "Journal": "_journal",
@@ -42,7 +47,9 @@ _HOMES = {
     "Outcome": "_models",
     "RestartPolicy": "_models",
     "RetryPolicy": "_models",
+    "Service": "_service_spec",
     "Supervisor": "_supervisor",
+    "TcpProbe": "_service_spec",
     "callback": "_models",
     "freeze_support": "_frozen",
     "child": "",

@@ -8,6 +8,7 @@ OrchestratorError
 ├── LaunchError                          this host cannot start a child
 │   └── SelfSpawnError                   … because the program would start itself
 ├── PoolBroken                           children keep failing to start
+├── ServiceFailed                        a service is not, and will not be, ready
 ├── JournalError                         the journal cannot be opened
 │   ├── JournalInUse                     … because another supervisor uses it
 │   └── JournalDamaged                   … because its file is damaged, or no journal
@@ -56,6 +57,7 @@ __all__ = (
     "PayloadTooLarge",
     "PoolBroken",
     "SelfSpawnError",
+    "ServiceFailed",
     "SupervisorClosed",
     "TargetError",
     "WrongContext",
@@ -119,6 +121,27 @@ class PoolBroken(OrchestratorError):
 
     def __init__(self, message: str, certificate: DeathCertificate | None = None) -> None:
         super().__init__(message)
+        self.certificate = certificate
+
+
+class ServiceFailed(OrchestratorError):
+    """Raised to those who wait for a service that has failed or was stopped, or that waits for one which has.
+
+    Attributes:
+        service: Its name.
+        state: `failed`, `stopped`, or `waiting` if a service that it depends on has failed.
+        reason: Why, in a sentence.
+        certificate: How its last process ended, with the last lines of its stderr; None when there was none.
+    """
+
+    def __init__(self, service: str, state: str, reason: str, certificate: DeathCertificate | None = None) -> None:
+        text = f"service {service!r} is {state}: {reason}" if reason else f"service {service!r} is {state}"
+        if certificate is not None and certificate.stderr:
+            text += "\n\nThe last lines of its stderr:\n" + "\n".join(certificate.stderr)
+        super().__init__(text)
+        self.service = service
+        self.state = state
+        self.reason = reason
         self.certificate = certificate
 
 
