@@ -61,8 +61,8 @@ TABLE = {
     # One concept each: options, targets, bytes, one effect of the system.
     "_journal": row(VALUES),
     "_service_spec": row(VALUES),
-    "_probes": row(f"{VALUES} _service_spec", packages="anyio"),
-    "_port": row("exceptions", packages="psutil"),
+    "_port": row(packages="psutil"),
+    "_probes": row("_port _service_spec"),
     "_options": row(f"{VALUES} _wire _journal"),
     "_targets": row(f"{VALUES} child"),
     "_codec": row(f"{VALUES} _wire _child_files _targets child", packages="msgspec"),
