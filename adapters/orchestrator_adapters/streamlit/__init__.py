@@ -1,4 +1,4 @@
-"""Jobs in Streamlit pages: one supervisor for all sessions, progress, Cancel, reruns (lazy public names)."""
+"""Jobs in Streamlit pages, with progress, Cancel and reruns; and a page as a service (lazy public names)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from orchestrator_adapters.streamlit._fragment import progress_fragment
     from orchestrator_adapters.streamlit._run import run_with_progress
     from orchestrator_adapters.streamlit._server import get_supervisor
+    from orchestrator_adapters.streamlit._service import streamlit_service
 
-__all__ = ("bar", "get_supervisor", "progress_fragment", "run_with_progress")
+__all__ = ("bar", "get_supervisor", "progress_fragment", "run_with_progress", "streamlit_service")
 
 _HOMES = {
     "bar": "_bar",
     "get_supervisor": "_server",
     "progress_fragment": "_fragment",
     "run_with_progress": "_run",
+    "streamlit_service": "_service",
 }
 
 
