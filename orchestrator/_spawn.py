@@ -30,9 +30,7 @@ class NoSpawn(Exception):
     """Raised when the running loop cannot start processes at all, whatever the command."""
 
 
-async def spawn(
-    command: Sequence[str], pipes: Pipes, *, env: Mapping[str, str], cwd: str | None = None
-) -> Process:
+async def spawn(command: Sequence[str], pipes: Pipes, *, env: Mapping[str, str], cwd: str | None = None) -> Process:
     """Start a process in a session of its own (on Windows a process group), on the other ends of `pipes`.
 
     Raises:
