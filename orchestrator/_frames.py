@@ -26,6 +26,10 @@ class Ready(Frame, tag="ready"):
     pass
 
 
+class Serving(Frame, tag="serving"):
+    pass
+
+
 class Extend(Frame, tag="extend"):
     seconds: float = 0.0
 
@@ -196,6 +200,7 @@ class Bye(Frame, tag="bye"):
 AnyFrame = (
     Hello
     | Ready
+    | Serving
     | Extend
     | Started
     | Result

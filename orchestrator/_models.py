@@ -330,11 +330,11 @@ class DeathCertificate:
     """All that is known of why a child ended.
 
     Attributes:
-        worker: Name of the worker.
+        worker: Name of the worker, or of the service.
         generation: Which child of that worker it was, from 1.
         pid: Its process id, or None when no process came to be.
         reason: `exit`, `signal`, `protocol`, `start`, `timeout`, `cancelled`, `stopped`, `recycled`, `hang`,
-            `memory_limit` or `oom`; the last only when the kernel's own counter says so.
+            `memory_limit`, of services `health`, or `oom`; the last only when the kernel's own counter says so.
         exit_code: What it passed to exit, or None when a signal ended it or it is unknown.
         signal: Name of the signal that ended it, such as `SIGSEGV`.
         uptime: Seconds it lived.
@@ -364,6 +364,10 @@ class DeathCertificate:
     survivors: tuple[int, ...] = ()
 
     def __str__(self) -> str:
+        return f"child {self.pid} of worker {self.worker} {self._end()}"
+
+    def _end(self) -> str:
+        """Return how it ended, as what follows its name in a sentence."""
         if self.signal is not None:
             end = f"was killed by {self.signal}"
         elif self.exit_code is not None:
@@ -372,7 +376,7 @@ class DeathCertificate:
             end = "could not be started"
         else:
             end = "ended"
-        text = f"child {self.pid} of worker {self.worker} {end} after {self.uptime:.1f} s while {self.phase}"
+        text = f"{end} after {self.uptime:.1f} s while {self.phase}"
         return f"{text}: {self.detail}" if self.detail else text
 
 

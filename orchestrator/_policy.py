@@ -229,6 +229,39 @@ class StartGuard:
         self._cooled = now + _doubled(cast("float", self._policy.cooldown), self._breaks, _LONGEST_COOLDOWN)
 
 
+class ServiceGuard:
+    """Decides when a service is started again after it ended, so that none makes a storm of starts.
+
+    One that was ready is started at once, the first time; when it ends again within the window, or was never ready,
+    after a wait that doubles. One that ends too often is given up.
+    """
+
+    def __init__(self, policy: RestartPolicy, random: Random) -> None:
+        self._policy = policy
+        self._random = random
+        self._ends = _Failures()
+
+    def ended(self, now: float, ready_for: float | None) -> float | None:
+        """Return the seconds to wait before the next start, or None: there shall be none.
+
+        Args:
+            now: Seconds.
+            ready_for: How long it was ready, None if it never was.
+        """
+        if ready_for is not None and ready_for >= cast("float", self._policy.window) / 2:
+            self.reset()  # it did well for a while: one that ends this rarely makes no storm
+        first = not self._ends.count
+        if self._ends.add(self._policy, now, self._random):
+            return None
+        if first and ready_for is not None:
+            return 0.0
+        return self._ends.until - now
+
+    def reset(self) -> None:
+        """Forget what was: somebody asked for a start."""
+        self._ends = _Failures()
+
+
 class CrashGuard:
     """Tells a job that kills its child from an environment that kills them all.
 

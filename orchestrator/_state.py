@@ -1,4 +1,4 @@
-"""The lives of a worker and of a job as tables, and the pure step that walks them."""
+"""The lives of a worker, of a job and of a service as tables, and the pure step that walks them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,53 @@ WORKER: Table = {
     ("dying", "died"): Step("down"),
 }
 
+# `down` is between a process that ended unasked, or to be replaced, and what comes next: until nothing of it is left.
+# Seen from outside it is a `backoff`, and `restarting`, in which it goes down to come again, is `stopping`.
+SERVICE: Table = {
+    ("waiting", "start"): Step("starting", ("spawn",)),
+    ("waiting", "fail"): Step("failed"),
+    ("waiting", "stop"): Step("stopped"),
+    ("starting", "ready"): Step("ready", ("welcome",)),
+    ("starting", "died"): Step("down"),
+    ("starting", "restart"): Step("restarting", ("ask",)),
+    ("starting", "kill"): Step("restarting", ("kill",)),
+    ("starting", "stop"): Step("stopping", ("ask",)),
+    ("ready", "sick"): Step("unhealthy"),
+    ("ready", "died"): Step("down"),
+    ("ready", "restart"): Step("restarting", ("ask",)),
+    ("ready", "kill"): Step("restarting", ("kill",)),
+    ("ready", "stop"): Step("stopping", ("ask",)),
+    ("unhealthy", "well"): Step("ready"),
+    ("unhealthy", "died"): Step("down"),
+    ("unhealthy", "restart"): Step("restarting", ("ask",)),
+    ("unhealthy", "kill"): Step("restarting", ("kill",)),
+    ("unhealthy", "stop"): Step("stopping", ("ask",)),
+    ("restarting", "restart"): Step("restarting"),
+    ("restarting", "kill"): Step("restarting", ("kill",)),
+    # Asked already, or killed: what it was given for ending goes on.
+    ("restarting", "stop"): Step("stopping"),
+    ("restarting", "died"): Step("down"),
+    ("down", "start"): Step("starting", ("spawn",)),
+    ("down", "wait"): Step("backoff"),
+    ("down", "hold"): Step("waiting"),
+    ("down", "fail"): Step("failed"),
+    ("down", "restart"): Step("down"),
+    ("down", "stop"): Step("stopping"),
+    ("backoff", "start"): Step("starting", ("spawn",)),
+    ("backoff", "hold"): Step("waiting"),
+    ("backoff", "stop"): Step("stopped"),
+    ("failed", "start"): Step("starting", ("spawn",)),
+    ("failed", "hold"): Step("waiting"),
+    ("failed", "fail"): Step("failed"),
+    ("failed", "stop"): Step("stopped"),
+    ("stopping", "kill"): Step("stopping", ("kill",)),
+    ("stopping", "died"): Step("stopping"),
+    ("stopping", "buried"): Step("stopped"),
+    ("stopped", "start"): Step("starting", ("spawn",)),
+    ("stopped", "hold"): Step("waiting"),
+    ("stopped", "fail"): Step("failed"),
+}
+
 # A job that simply succeeds goes queued, running, settled without asking this table, and what a child answers settles
 # it; everything that comes from elsewhere asks. The one effect: who waits is told.
 JOB: Table = {
@@ -77,7 +124,7 @@ class IllegalStep(RuntimeError):
 
 
 def step(table: Table, state: str, event: str) -> Step:
-    """Return where `event` leads from `state`; the job and worker tables are the only ones there are.
+    """Return where `event` leads from `state`; the tables above are the only ones there are.
 
     Raises:
         IllegalStep: If the table does not say.

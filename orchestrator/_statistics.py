@@ -38,6 +38,36 @@ class WorkerStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatistics:
+    """One service at one moment.
+
+    Attributes:
+        name: Its name.
+        state: `waiting` (for a service that it depends on), `starting`, `ready`, `unhealthy` (its last health check
+            failed), `backoff` (before it is started again), `stopping`, `stopped` or `failed`.
+        reason: Why, in a sentence; empty where there is nothing to explain.
+        pid: Of its process, or None.
+        host: The address that it listens on.
+        port: Its port; None if it has none, or could not get it.
+        url: Where it is found; None without a port.
+        generation: How often it was started.
+        restarts: How often it was started again.
+        last_death: How its last process ended.
+    """
+
+    name: str
+    state: str
+    reason: str
+    pid: int | None
+    host: str
+    port: int | None
+    url: str | None
+    generation: int
+    restarts: int
+    last_death: DeathCertificate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitStatistics:
     """One limit, or one dimension of it (`api.tokens`), at one moment.
 
@@ -102,6 +132,7 @@ class Statistics:
         isolation: What children are that are started now: `process` or `inline`.
         fallback_reason: Why they are `inline` although they were to be processes, else None.
         cache: What the jobs' cache has, and how often it helped.
+        services: Its services, in the order in which they were begun.
     """
 
     state: str
@@ -121,3 +152,4 @@ class Statistics:
     isolation: Isolation = "process"
     fallback_reason: str | None = None
     cache: CacheStatistics = CacheStatistics()
+    services: tuple[ServiceStatistics, ...] = ()

@@ -35,6 +35,7 @@ PARENT_TO_CHILD = (
 CHILD_TO_PARENT = (
     "hello",
     "ready",
+    "serving",
     "extend",
     "started",
     "result",

@@ -33,6 +33,7 @@ __all__ = (
     "params",
     "permit",
     "progress",
+    "ready",
     "resource",
     "stop_requested",
     "usage",
@@ -62,7 +63,7 @@ def progress(done: float, total: float | None = None, text: str = "") -> None:
 
 def log(text: str, level: str = "info", **fields: Any) -> None:
     """Send one structured log event of this job; `fields` are JSON values (others are sent as their `repr`)."""
-    scope = current()
+    scope = current() or _scope.service
     if scope is not None:
         scope.log(str(text), level, fields)
 
@@ -156,6 +157,12 @@ def permit(name: str, weight: float = 1, *, timeout: float | None = None, **unit
     return Permit(current(), name, weight, timeout, units)
 
 
+def ready() -> None:
+    """Say that this service is ready, if it was declared with `ready="message"`; it may be said again."""
+    if _scope.service is not None:
+        _scope.service.host.write(b'{"type":"serving"}\n')
+
+
 def resource(name: str, factory: Callable[[], T]) -> T:
     """Return the child's resource `name`, made by `factory` at first use and kept for the child's life.
 
@@ -185,6 +192,6 @@ def usage(**counts: float) -> None:
 
 
 def stop_requested() -> bool:
-    """Return whether the job was asked to end: by a cancel, a timeout, or a supervisor that stops."""
-    scope = current()
+    """Return whether the job, or the service, was asked to end: by a cancel, a timeout, or a supervisor that stops."""
+    scope = current() or _scope.service
     return scope is not None and scope.stop_requested()

@@ -44,7 +44,12 @@ def main(nonce: str) -> None:
     try:
         _apply_init(runtime)
         runtime.send({"type": "ready"})
-        _serve(runtime)
+        if "service" in runtime.init:
+            from orchestrator.child import _service
+
+            code = _service.run(runtime)
+        else:
+            _serve(runtime)
     except BaseException as error:
         # From preload, or from what user code left to be closed: jobs answer for their own errors.
         import traceback

@@ -31,6 +31,8 @@ _LOG_RATE = 5_000
 # A text of so many characters counts as one line more.
 _LINE = 512
 _LONGEST_TEXT = 128 * 1024
+# The exit code of what SIGTERM ended, as a shell reports it.
+_TERMINATED = 128 + 15
 # Digits of a fence and a line feed; so many are copied by a single instruction, so the number is never half written.
 _NOTE = 16
 # Seconds between two pauses of a job that writes all the time, and their length (the system makes it 60 microseconds).
@@ -70,6 +72,7 @@ class Runtime:
         self._shared = 0.0
         self._main = get_ident()
         self._masked = 0
+        self._ending = False  # the main thread of a service is to end once it has written a frame
         self._inbox = Inbox(incoming, self._act, self._begin, self.parent_gone)
         self._asks: dict[int, Callable[[dict[str, Any]], None]] = {}
         self._last_ask = 0
@@ -87,6 +90,8 @@ class Runtime:
         # Of an async child: end the job's task; and the task, with the generator that it iterates.
         self.cancel_async: Callable[[int], None] | None = None
         self.task_of: Callable[[int], Any] | None = None
+        # Of a service: have the main thread end.
+        self.end_service: Callable[[], None] | None = None
         self.out: LineWriter | None = None
         self.err: LineWriter | None = None
         self.copied = False
@@ -134,6 +139,8 @@ class Runtime:
             self._let_others_run()
         if main and not self._masked:
             self.raise_if_cancelled()
+            if self._ending:
+                self.end_main()
 
     def _let_others_run(self) -> None:
         """Now and then, leave the interpreter to the reader thread for long enough.
@@ -219,6 +226,12 @@ class Runtime:
                 return
             scope.raised = True
             raise JobCancelled("the supervisor asked this job to end")
+
+    def end_main(self, signum: int = 0, frame: Any = None) -> None:
+        """Raise SystemExit in the main thread of a service: a handler, which leaves frames whole."""
+        self._ending = self._masked > 0
+        if not self._ending:
+            raise SystemExit(_TERMINATED)
 
     def must_not_block(self) -> bool:
         """Return whether a wait for the supervisor would never end: the reader thread ends all of them."""
@@ -329,6 +342,8 @@ class Runtime:
 
     def _on_stop(self, frame: dict[str, Any]) -> None:
         self._inbox.stop()
+        if self.end_service is not None:
+            self.end_service()
         if self.cancel_async is not None:
             self._inbox.put(frame)  # for the loop
 

@@ -363,6 +363,9 @@ scope_variable: ContextVar[Scope | None] = ContextVar("orchestrator_job", defaul
 _running: dict[int, Scope] = {}
 _disabled = False
 
+# Of a child that is a service: what it says, and whether it is to stop; it has no jobs.
+service: Scope | None = None
+
 # Those of this process; outside a child they are kept for its life.
 local_resources = Resources()
 local_params = Params()
@@ -391,5 +394,6 @@ def leave(scope: Scope) -> None:
 
 def disable() -> None:
     """Make the functions for job code inert, as a forked copy of a child must."""
-    global _disabled
+    global _disabled, service
     _disabled = True
+    service = None

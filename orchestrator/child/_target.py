@@ -6,7 +6,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 # Code flags, from `inspect`, which is too dear to import in every child.
@@ -183,3 +183,23 @@ def load_main(main: dict[str, Any]) -> None:
         raise
     finally:
         loading_main = False
+
+
+def wanted(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], offered: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a function takes of what it is offered: for parameters of those names that nobody has given."""
+    import inspect
+
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    given = [name for name, each in parameters.items() if each.kind in positional][: len(args)]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: value
+        for name, value in offered.items()
+        if name in parameters and parameters[name].kind in named and name not in given and name not in kwargs
+    }
