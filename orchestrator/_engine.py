@@ -31,6 +31,7 @@ from orchestrator._queue import Caution, Queue
 from orchestrator._recipe import main_module, recipe_of
 from orchestrator._recovery import Recovery, Witnesses
 from orchestrator._secrets import NoSecret
+from orchestrator._services import Services
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
@@ -134,6 +135,7 @@ class Engine:
             witness = Witnesses(self._guardian, self._recovery.store)
         self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, witness)
         self.pool.furnish(self.queue, self.jobs, self.talk, self._recipe)
+        self.services = Services(self._guarded_loop, self.logger, self._start_soon, self.pool, self.talk, self._recipe)
         opened: asyncio.Future[None] = self.loop.create_future()
         self._task = asyncio.create_task(self._run(opened), name=f"orchestrator {self.options.name}")
         try:
@@ -169,6 +171,7 @@ class Engine:
                 except BaseException:
                     # The loop ends, or something in here is broken: the group waits for its children, so they go now.
                     self.hurry()
+                    self.services.kill()
                     self.pool.kill()
                     raise
                 self.pool.stop()
@@ -240,6 +243,7 @@ class Engine:
         """Settle all jobs and kill all children, for the engine failed, and may be in any state."""
         self._abandon_jobs()
         self.pool.closing = True
+        self.services.kill()
         for worker in self.pool.workers:
             try:
                 worker.kill("stopped")
@@ -399,6 +403,7 @@ class Engine:
             isolation="inline" if self._recipe.inline else "process",
             fallback_reason=self.pool.fallback_reason,
             cache=self.cache.statistics(),
+            services=self.services.statistics(),
         )
 
     async def drain(self) -> None:
@@ -423,6 +428,8 @@ class Engine:
             await self._cancel_all()
         else:
             await self.jobs.idle.wait()
+        # Not before: jobs may use them.
+        await self.services.stop_all()
         self._end.set()
         await outlast(self._task)
 
@@ -436,6 +443,7 @@ class Engine:
 
     def kill_now(self) -> None:
         """Kill all children and remove their files without waiting; nothing works afterwards, so end the process."""
+        self.services.kill_now()
         for worker in self.pool.everybody():
             killset = getattr(worker.child, "killset", None)
             if killset is not None:
@@ -447,6 +455,7 @@ class Engine:
         """Leave nothing behind, however the engine's task ends."""
         self.state = "closed"
         self._made_space()
+        self.services.kill()
         self.pool.kill()
         self._abandon_jobs()
         self.pool.end()
@@ -455,6 +464,7 @@ class Engine:
             await self._recovery.aclose()
         await self.cache.aclose()
         self._executor.shutdown(wait=True)
+        self.services.end()
         self._recipe.secrets.restore()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

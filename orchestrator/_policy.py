@@ -257,6 +257,11 @@ class ServiceGuard:
             return 0.0
         return self._ends.until - now
 
+    @property
+    def ends(self) -> int:
+        """How often it has ended, one time soon after the other."""
+        return self._ends.count
+
     def reset(self) -> None:
         """Forget what was: somebody asked for a start."""
         self._ends = _Failures()

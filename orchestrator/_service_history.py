@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from orchestrator._events import Log
-from orchestrator._service_spec import ServiceEvent
+
+if TYPE_CHECKING:
+    from orchestrator._service_spec import ServiceEvent
 
 # As many lines as a reader can have missed and still want; older ones are dropped and counted.
 _MOST_LINES = 1_000

@@ -62,13 +62,6 @@ class Plan:
         # Not str.format: other braces, as of JSON, are the author's own.
         return text if port is None else text.replace("{port}", str(port)).replace("{host}", self.service.host)
 
-    def url_for(self, port: int | None) -> str | None:
-        """Return where the service is found by who is on this machine."""
-        if port is None:
-            return None
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.service.host, self.service.host)  # noqa: S104
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
 
 def plan(service: Service, options: Options, targets: Targets) -> Plan:
     """Return what a supervisor with these options starts for a service.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import _codec
 from orchestrator._models import Job
 from orchestrator._record import Listener, Record
+from orchestrator._service_plan import Plan, plan
+from orchestrator._service_spec import Service
 from orchestrator._targets import Target, Targets
 from orchestrator._units import Catalogue
 from orchestrator.exceptions import ConfigurationError, TargetError
@@ -78,6 +80,7 @@ class Submitter:
     """Makes submissions and records for one supervisor; safe to use from several threads."""
 
     def __init__(self, options: Options) -> None:
+        self._options = options
         self._targets = Targets(same_modules=options.command is None and not options.preload)
         self._largest = options.max_message_bytes
         self._is_inline = options.isolation == "inline"
@@ -133,6 +136,18 @@ class Submitter:
         if last is None or last[0] is not template or template.limits:  # limits may change meanwhile
             last = self._template = template, self.from_job(template).target
         return Submission(template, last[1], (item,), template.kwargs, self._largest)
+
+    def plan(self, service: Service) -> Plan:
+        """Check a service.
+
+        Raises:
+            ConfigurationError: If it is none, or its script cannot be run.
+            TargetError: If its target cannot be run in a child, or the arguments do not fit.
+            PayloadError: If an argument cannot travel exactly.
+        """
+        if not isinstance(service, Service):
+            raise ConfigurationError("service", f"must be a Service, not {service!r:.100}")
+        return plan(service, self._options, self._targets)
 
     def start_after(self, number: int) -> None:
         """Number jobs from the next one on: those of earlier runs, in a journal, have the others."""

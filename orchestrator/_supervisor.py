@@ -18,6 +18,7 @@ from orchestrator._map import Outcomes
 from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
 from orchestrator._options import CACHE_BYTES, Options
 from orchestrator._persist import outlast
+from orchestrator._service import ServiceHandle
 from orchestrator._spawn import NoSpawn
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter, read_map
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from orchestrator._journal import Journal
     from orchestrator._record import Listener, Record
+    from orchestrator._service_spec import Service
     from orchestrator._statistics import Statistics
 
 __all__ = ("JobHandle", "Supervisor")
@@ -402,6 +404,26 @@ class Supervisor:
         """
         self._open_link()
         return Items(self, self._submitter.make(target, args, kwargs))
+
+    # Services
+
+    def service(self, spec: Service) -> ServiceHandle:
+        """Return a service as an async context manager: entering begins it, leaving stops it.
+
+        ```python
+        async with supervisor.service(Service("ui", target=serve)) as ui:
+            await ui.wait_ready()
+            print(ui.url)
+        ```
+
+        Raises:
+            ConfigurationError: If its script is not there or is no Python; entering also looks at its name.
+            TargetError: If the target cannot be run in a child, or the arguments do not fit.
+            PayloadError: If an argument cannot travel exactly.
+        """
+        link = self._check_context()
+        link.engine.check_state()
+        return ServiceHandle(link, self._submitter.plan(spec))
 
     # The supervisor itself
 

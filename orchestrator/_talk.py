@@ -26,6 +26,7 @@ _TAKEN = frozenset(
     (
         "event",
         "level",
+        "service",
         "text",
         "stream",
         "exc_info",
@@ -125,7 +126,6 @@ class Talk:
 
     def logged(self, worker: Worker, attempt: Attempt | None, frame: _frames.Logged) -> None:
         """Pass a line on: to the log, and to the reader of its job's events."""
-        self.dropped_lines += frame.dropped
         record = None if attempt is None else attempt.record
         fields: dict[str, Any] = {"worker": worker.name, "generation": worker.generation}
         fields["pid"] = None if worker.child is None else worker.child.pid
@@ -145,6 +145,11 @@ class Talk:
                         attempt=record.attempts,
                     ),
                 )
+        self.write(frame, fields)
+
+    def write(self, frame: _frames.Logged, fields: dict[str, Any]) -> None:
+        """Log a line of a child; `fields` say whose it is."""
+        self.dropped_lines += frame.dropped
         if frame.logger is not None:
             fields["logger"] = frame.logger
         if frame.dropped:

@@ -139,10 +139,21 @@ TABLE = {
         f"{VALUES} _frames _codec _targets _faults _store _store_rows _archive _record _verdicts _effects _jobs",
     ),
     "_pool": row("exceptions _models _policy _memory _pings _resources _worker _verdicts"),
+    "_service_history": row("_events _service_spec"),
+    "_service_address": row("exceptions _port"),
+    "_service_watch": row("_liveness _probes _service_spec", packages="anyio"),
+    "_service_run": row("_models _wire"),
+    "_service_hearing": row("_events _frames _wire"),
+    "_service_plan": row(f"{VALUES} _wire _codec _targets _service_spec child"),
+    "_service_runner": row(
+        f"{VALUES} _state _policy _liveness _resources _spawn _child_process _service_address _service_hearing "
+        "_service_history _service_run _service_spec _service_watch"
+    ),
+    "_services": row("exceptions _child_process _memory _service_runner"),
     "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
         f"{VALUES} _wire _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
-        "_record _queue _permits _talk _jobs _durable _recovery _pool _guardian _recipe _secrets _spawn",
+        "_record _queue _permits _talk _jobs _durable _recovery _pool _services _guardian _recipe _secrets _spawn",
         packages="anyio",
     ),
     # How callers reach it.
@@ -151,13 +162,14 @@ TABLE = {
     "_ring": row("_events"),
     "_calls": row("_models _record"),
     "_handle": row(f"{VALUES} _persist _record _link _ring _calls"),
-    "_submission": row(f"{VALUES} _options _targets _codec _record _units"),
+    "_submission": row(f"{VALUES} _options _targets _codec _record _units _service_plan _service_spec"),
     "_stream": row("_events _models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
+    "_service": row("exceptions _models _persist"),
     "_supervisor": row(
-        f"{VALUES} _wire _options _persist _launch _spawn _record _engine _link _handle _submission _map _stream"
+        f"{VALUES} _wire _options _persist _launch _spawn _record _engine _link _handle _submission _map _stream "
+        "_service"
     ),
-    "_service": row(f"{VALUES} _state _policy _logs _launch _child_process _worker _supervisor", packages=ENGINE),
     # Ways in.
     "_blocking_handle": row(f"{VALUES} _record _link _ring _calls"),
     "_blocking_map": row(f"{VALUES} _record _link _submission _blocking_handle"),

@@ -47,7 +47,7 @@ def run(runtime: Runtime) -> int:
         return 0
     if code is None or isinstance(code, int):
         return (code or 0) & 0xFF
-    print(code, file=sys.stderr)
+    sys.stderr.write(f"{code}\n")
     return 1
 
 

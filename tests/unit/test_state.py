@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import _state
-from orchestrator._state import JOB, WORKER, IllegalStep, Life, Table, step
+from orchestrator._service_runner import Runner
+from orchestrator._state import JOB, SERVICE, WORKER, IllegalStep, Life, Table, step
 from orchestrator._worker import Worker
 
-TABLES: Mapping[str, tuple[Table, str]] = {"worker": (WORKER, "down"), "job": (JOB, "queued")}
-both = pytest.mark.parametrize(("table", "start"), TABLES.values(), ids=TABLES.keys())
+TABLES: Mapping[str, tuple[Table, str]] = {
+    "worker": (WORKER, "down"),
+    "job": (JOB, "queued"),
+    "service": (SERVICE, "waiting"),
+}
+each = pytest.mark.parametrize(("table", "start"), TABLES.values(), ids=TABLES.keys())
 
 
 def reachable(table: Table, start: str) -> set[str]:
@@ -27,7 +32,7 @@ def reachable(table: Table, start: str) -> set[str]:
     return found
 
 
-@both
+@each
 def test_every_entry_can_be_reached(table: Table, start: str) -> None:
     states = reachable(table, start)
     assert {origin for origin, _ in table} <= states
@@ -58,6 +63,38 @@ def test_a_worker_whose_child_lives_can_always_be_killed_and_die() -> None:
         assert WORKER[state, "died"].state == "down"
 
 
+def test_any_service_can_be_stopped_and_nothing_but_a_start_brings_it_back() -> None:
+    states = {origin for origin, _ in SERVICE}
+    for state in states - {"stopping", "stopped"}:
+        assert SERVICE[state, "stop"].state in ("stopping", "stopped")
+    down = {state for (origin, event), (state, _) in SERVICE.items() if origin == "stopped" and event != "start"}
+    assert down == {"waiting", "failed"}
+    for state in ("stopping", "stopped", "failed"):
+        assert {step.state for (origin, _), step in SERVICE.items() if origin == state} & {
+            "ready",
+            "unhealthy",
+        } == set()
+
+
+def test_a_service_whose_process_lives_can_always_be_killed_and_die() -> None:
+    for state in ("starting", "ready", "unhealthy", "restarting", "stopping"):
+        assert "kill" in SERVICE[state, "kill"].effects
+        assert (state, "died") in SERVICE
+
+
+def test_nothing_is_spawned_while_a_process_lives() -> None:
+    for (state, _), (_, effects) in SERVICE.items():
+        if "spawn" in effects:
+            assert (state, "kill") not in SERVICE
+
+
+def test_services_know_how_to_do_what_their_table_asks() -> None:
+    effects = {effect for _, effects in SERVICE.values() for effect in effects}
+    assert effects
+    for effect in effects:
+        assert callable(getattr(Runner, f"_{effect}", None)), effect
+
+
 def test_workers_know_how_to_do_what_their_table_asks() -> None:
     effects = {effect for _, effects in WORKER.values() for effect in effects}
     assert effects
@@ -65,7 +102,7 @@ def test_workers_know_how_to_do_what_their_table_asks() -> None:
         assert callable(getattr(Worker, f"_{effect}", None)), effect
 
 
-@both
+@each
 def test_what_the_table_does_not_say_is_refused(table: Table, start: str) -> None:
     states = {origin for origin, _ in table} | {target for target, _ in table.values()}
     events = {event for _, event in table} | {"nonsense"}
@@ -92,7 +129,7 @@ def test_an_illegal_step_tells_the_story_so_far() -> None:
     assert life.state == "ready", "a refused step changes nothing"
 
 
-@both
+@each
 @given(data=st.data())
 def test_any_walk_stays_in_the_table_and_remembers_its_end(table: Table, start: str, data: st.DataObject) -> None:
     life = Life(table, "walk", start)
@@ -113,4 +150,4 @@ def test_any_walk_stays_in_the_table_and_remembers_its_end(table: Table, start: 
 
 def test_no_table_is_left_out() -> None:
     found = [name for name in vars(_state) if name.isupper()]
-    assert sorted(found) == ["JOB", "WORKER"]
+    assert sorted(found) == ["JOB", "SERVICE", "WORKER"]
