@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
-WATCHED = {"integration", "contract", "acceptance"}
+WATCHED = {"integration", "contract", "acceptance", "frozen"}
 
 
 def watched(node: pytest.Item) -> bool:
