@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 TYPED = ("orchestrator", "adapters/orchestrator_adapters", "scripts", "tests/typing")
+# Programs of several modules, which they import as their own folder's.
+APPS = ("scripts/desktop_app", "scripts/freezers_app")
 PLATFORMS = ("linux", "win32", "darwin")
 
 
@@ -61,10 +64,19 @@ def _steps() -> list[Step]:
             )
             for platform in PLATFORMS
         ),
+        *(
+            Step(f"mypy {app}", [*_module("mypy"), "--cache-dir", f".mypy_cache/{Path(app).name}", *_files(app)])
+            for app in APPS
+            if _files(app)
+        ),
         Step("ruff format", [*_module("ruff"), "format", "--check", "."]),
         Step("ruff lint", [*_module("ruff"), "check", "."]),
         Step("architecture", [*_module("pytest"), "-q", "-p", "no:cacheprovider", "tests/test_architecture.py"]),
     ]
+
+
+def _files(folder: str) -> list[str]:
+    return sorted(map(str, (_venv.ROOT / folder).glob("*.py")))
 
 
 def _module(name: str) -> list[str]:
