@@ -105,10 +105,11 @@ def _build(place: Path, sources: Mapping[str, bytes], options: tuple[str, ...], 
         (place / name).write_bytes(data)
     # Its own cache: of the user's, --clean would take what another build is just writing.
     env = os.environ | {"PYINSTALLER_CONFIG_DIR": str(place / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-    start = [sys.executable, "-m", "PyInstaller"]
     if not hooks:
-        start = [sys.executable, "-c", _WITHOUT_OUR_HOOKS]
-    command = [*start, "--clean", "--noconfirm", *options, main]
+        (place / "without-hooks").mkdir()
+        (place / "without-hooks" / "sitecustomize.py").write_text(_WITHOUT_OUR_HOOKS)
+        env["PYTHONPATH"] = str(place / "without-hooks")
+    command = [sys.executable, "-m", "PyInstaller", "--clean", "--noconfirm", *options, main]
     log = place / "pyinstaller.log"
     with log.open("wb") as output:
         building = subprocess.Popen(
@@ -126,12 +127,11 @@ def _build(place: Path, sources: Mapping[str, bytes], options: tuple[str, ...], 
         raise BuildError(f"exit code {code} of {' '.join(command)}\n{log.read_text('utf-8', 'replace')}")
 
 
+# PyInstaller asks for folders of hooks in a process of its own, which is to forget ours too.
 _WITHOUT_OUR_HOOKS = """\
-import importlib.metadata as metadata, sys
+import importlib.metadata as metadata
 every = metadata.entry_points
 metadata.entry_points = lambda **wanted: [each for each in every(**wanted) if "orchestrator" not in each.value]
-from PyInstaller.__main__ import run
-run(sys.argv[1:])
 """
 
 
