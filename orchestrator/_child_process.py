@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import CancelScope
 
-from orchestrator import _launch, _wire
+from orchestrator import _handshake, _launch, _wire
 from orchestrator._child_files import open_file
+from orchestrator._first_start import FirstStart
 from orchestrator._killset import KillSet
 from orchestrator._pipes import Pipes, make_pipes
 from orchestrator._recipe import Birth
@@ -134,6 +135,8 @@ class Child:
         self._secrets: dict[str, str] = {}
         self._reading: asyncio.Future[dict[str, str]] | None = None
         self._redactor = Redactor({})
+        self._turn: asyncio.Future[_handshake.Trial | None] | None = None
+        self._first: FirstStart | None = None  # it is the first start of this frozen app, and watched
 
     @property
     def unsent(self) -> int:
@@ -147,6 +150,26 @@ class Child:
             LaunchError: If the command cannot be run, or there is no folder for the child.
         """
         launch = _launch.describe(self._recipe.command)
+        trial = await self._await_turn() if launch.is_app else None
+        try:
+            await self._start(launch, trial)
+        finally:
+            if trial is not None:
+                trial.end()
+
+    async def _await_turn(self) -> _handshake.Trial | None:
+        """Wait until this app may be started, while others of its starts are on trial."""
+        self._turn = asyncio.ensure_future(_handshake.begin())
+        try:
+            return await self._turn
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise LaunchError("it was stopped before it was its turn") from None
+        finally:
+            self._turn = None
+
+    async def _start(self, launch: _launch.Launch, trial: _handshake.Trial | None) -> None:
         self._secrets = await self._read_secrets()
         self._redactor = self._recipe.secrets.redactor(self._secrets)
         self.stderr.redact = self._redactor.text
@@ -169,7 +192,7 @@ class Child:
             shutil.rmtree(self.temp, ignore_errors=True)
             raise
         try:
-            await self._begin(self._process, marker)
+            await self._begin(self._process, marker, trial)
         except asyncio.CancelledError as error:
             # `live` is next; it ends with the child's death, and then raises this.
             self._cancelled = error
@@ -179,6 +202,8 @@ class Child:
                 self._process.kill()
             self.kill()
             await self._end()
+            if isinstance(error, LaunchError):
+                raise
             raise LaunchError(f"cannot start a child: {type(error).__name__}: {error}") from error
 
     async def _read_secrets(self) -> dict[str, str]:
@@ -192,7 +217,7 @@ class Child:
         finally:
             self._reading = None
 
-    async def _begin(self, process: Process, marker: str) -> None:
+    async def _begin(self, process: Process, marker: str, trial: _handshake.Trial | None) -> None:
         """Send the first bytes; user code runs only when everybody who must know of this process knows."""
         assert self._pipes is not None
         self.pid = process.pid
@@ -203,6 +228,10 @@ class Child:
         self._pipes.attach(process, self._received, self._ended, self.stderr.feed)
         self._pipes.write(_launch.preamble(self.nonce, own=self._recipe.command is None))
         self._addressed = True
+        if trial is not None:
+            self._first = FirstStart(trial, self._recipe.start_timeout)
+            if not await self._first.watch(process, self._pipes, self.stderr):
+                return  # killed before it could say hello
         witness = self._recipe.witness
         if witness is not None:
             started = self.killset.root.started
@@ -230,6 +259,8 @@ class Child:
         A venv's `python.exe` on Windows, or the program of a frozen app, starts another one that is the child. It may
         have done so before it was put into the job itself; then the other one is put in now.
         """
+        if self._first is not None:
+            self._first.said_hello()
         if self._held_back is None:
             return
         assert self.killset is not None
@@ -330,8 +361,9 @@ class Child:
         """Kill the process and what it started; `buried` tells when all is gone."""
         if self._reading is not None:
             self._reading.cancel()
-        if self._announcing is not None:
-            self._announcing.cancel()
+        for waiting in (self._turn, self._first, self._announcing):
+            if waiting is not None:
+                waiting.cancel()
         if self._killing:
             self._kill_after = True  # a thread has the kill set; it is back soon
         elif self.killset is not None and not self.gone.is_set():
@@ -386,6 +418,8 @@ class Child:
         return int(text) if text.strip().isdigit() else 0
 
     def _received(self, data: bytes) -> None:
+        if self._first is not None and self._first.is_foreign(data):
+            return
         lines, oversized = self._lines.feed(data)
         if self._trace is not None:
             for line in lines:

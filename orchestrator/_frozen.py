@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator._freezer import executable, find_browsers, is_frozen, without_loader
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-    from typing import Any, NoReturn
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+__all__ = ("executable", "freeze_support", "is_frozen", "without_loader")
 
 FLAG = "--orchestrator-child"
 # After the token, when the start is to be the supervisor's guardian and no child.
@@ -22,27 +26,58 @@ VARIABLE = "ORCHESTRATOR_CHILD"
 # What a start that is half a child exits with: the first two of the exit codes that sysexits.h names for bad input.
 EXIT_NO_TOKEN = 64
 EXIT_NO_FLAG = 65
+# An error of the program itself, in the same list.
+EXIT_TOO_MANY_STARTS = 70
 _EXIT_PARENT_GONE = 113
 
+# What keeps a frozen app from starting itself for ever; see `_guards`. Tests take some out, to see what the others do.
+GUARDS = {"armed", "marker", "nested", "handshake"}
+
+# The living starts of the app that one another led to. A person who starts an app anew from within, time and again,
+# ends the one before; a dozen at the same time is a program that takes `sys.executable` for a Python.
+STARTS = "ORCHESTRATOR_STARTS"
+MOST_STARTS = 12
+
+# How the programs begin that multiprocessing runs with `-c`; none of them needs the app's main.
+_MULTIPROCESSING_PROGRAMS = (
+    "from multiprocessing.resource_tracker import main",
+    "from multiprocessing.forkserver import main",
+    "import sys; from multiprocessing.forkserver import main",
+)
+_MULTIPROCESSING_FLAG = "--multiprocessing-fork"
+# The script with which PyInstaller calls `freeze_support` before the app's main.
+_RUNTIME_HOOK = "pyi_rth_orchestrator.py"
+
 _armed = False
+_child = False
 _token = ""
+_loader: dict[str, str] = {}
 
 
 def freeze_support() -> None:
     """Run as a child if this start of the program is one; otherwise return, and let the program start children.
 
-    The first line of a frozen app's `main`, before other imports. In a child it never returns. In a program that is
-    not frozen it does nothing, and it may be called twice.
+    The first line of a frozen app's `main`, before other imports. In a child, also in one of multiprocessing, it never
+    returns. In a program that is not frozen it starts nothing, and it may be called twice.
     """
     global _armed
     if not _armed:
         _divert()
         _armed = True
+        if is_frozen():
+            _settle_in()
+    if is_frozen():
+        _divert_multiprocessing()
 
 
 def armed() -> bool:
     """Return whether every start of this program comes through `freeze_support`: this one has."""
     return _armed
+
+
+def is_child() -> bool:
+    """Return whether this start of a frozen app is a child, or a guardian, and was recognised as one."""
+    return _child
 
 
 def token() -> str:
@@ -53,44 +88,21 @@ def token() -> str:
     return _token
 
 
-def _compiled() -> Any:
-    """Return what Nuitka puts into the modules it compiles, or None."""
-    main = sys.modules.get("__main__")
-    return globals().get("__compiled__") or getattr(main, "__compiled__", None)
+def loader() -> Mapping[str, str]:
+    """Return what `freeze_support` took out of a child's environment: the app's own children need it again.
+
+    Without it the loader of an app in one file unpacks all of it anew, and stands between the child and its pid.
+    """
+    return _loader
 
 
-def is_frozen() -> bool:
-    """Return whether `sys.executable` is an app and not Python."""
-    return bool(getattr(sys, "frozen", False)) or _compiled() is not None
-
-
-def executable() -> str:
-    """Return the path of the frozen app."""
-    compiled = _compiled()
-    for name in ("process_exe", "original_argv0"):
-        # Nuitka's sys.executable names a Python that does not exist.
-        found = getattr(compiled, name, None)
-        if found:
-            return os.path.abspath(str(found))
-    return os.path.abspath(sys.executable)
-
-
-def without_loader(environment: MutableMapping[str, str]) -> None:
-    """Take out what a freezer's loader put in for itself: it breaks other frozen programs, and browsers."""
-    for name in [*environment]:
-        if name.startswith("_PYI_") or name in ("_MEIPASS2", "PYINSTALLER_SUPPRESS_SPLASH_SCREEN"):
-            del environment[name]
-    if not is_frozen():
-        return
-    for name in ("LD_LIBRARY_PATH", "LIBPATH"):
-        original = environment.pop(f"{name}_ORIG", None)
-        if original is not None:
-            environment[name] = original
-        elif getattr(sys, "_MEIPASS", None) and environment.get(name):
-            del environment[name]  # it was not set before the loader did
+def is_multiprocessing_start() -> bool:
+    """Return whether multiprocessing started this process, as one that runs a function of the app."""
+    return getattr(sys, "argv", [])[1:2] == [_MULTIPROCESSING_FLAG]
 
 
 def _divert() -> None:
+    global _armed, _child
     first = sys.argv[1] if len(getattr(sys, "argv", ())) > 1 else ""
     flag, _, given = first.partition("=")
     # Taken out at once: nothing that a child starts may be taken for a child.
@@ -101,17 +113,92 @@ def _divert() -> None:
         _end(EXIT_NO_FLAG, f"this start of the program was to be a child, but its argument {FLAG} is missing")
     if not expected or given not in (expected, expected + GUARDIAN):
         _end(EXIT_NO_TOKEN, f"{FLAG} is for the program itself to start its children with")
-    without_loader(os.environ)
+    _armed = _child = True  # what runs in here may start children, too
+    _leave_loader()
     del sys.argv[1:]
+    # It names the app's main, or PyInstaller's hook, which a child of multiprocessing would look for, and load.
+    vars(sys.modules["__main__"]).pop("__file__", None)
     if given != expected:
         from orchestrator import _guardian_main
 
+        # Before it is asked to do anything: an app in one file has lost its modules by the time it is needed.
+        _guardian_main.prepare()
         _guardian_main.main()
+    find_browsers()
     nonce = _read_nonce()
     from orchestrator.child._main import main
 
     main(nonce)
     os._exit(0)  # main does not return
+
+
+def _leave_loader() -> None:
+    """Have programs that are started here find none of the loader's variables."""
+    before = dict(os.environ)
+    without_loader(os.environ)
+    _loader.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+    if sys.platform == "win32":
+        from orchestrator import _onefile
+
+        _onefile.leave_library_folder()
+
+
+def _divert_multiprocessing() -> None:
+    """Run as a child of multiprocessing, or as one of its other processes, if this start is one."""
+    argv = getattr(sys, "argv", [])
+    if is_multiprocessing_start():
+        # Functions of the main script are found once it has run, which is for later when this comes before it.
+        main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+        if os.path.basename(main) != _RUNTIME_HOOK:
+            from multiprocessing import process, spawn
+
+            process.ORIGINAL_DIR = None  # type: ignore[attr-defined]  # there is no main script to load
+            spawn.freeze_support()
+    elif "-c" in argv[1:-1]:
+        place = argv.index("-c")
+        program = argv[place + 1]
+        if program.startswith(_MULTIPROCESSING_PROGRAMS) and all(word.startswith("-") for word in argv[1:place]):
+            exec(program, {"__name__": "__main__"})
+            sys.exit()
+
+
+def _settle_in() -> None:
+    """Do what a frozen app needs once: it is the app itself that runs here."""
+    starts = os.environ.get(STARTS, "")
+    _count_starts()
+    if getattr(sys, "_MEIPASS", None) and not is_multiprocessing_start():
+        from orchestrator import _onefile
+
+        if _onefile.has_loader(starts):
+            _onefile.die_with_loader()
+    find_browsers()
+
+
+def _count_starts() -> None:
+    pids = os.environ.get(STARTS, "").split()
+    if len(pids) >= MOST_STARTS:
+        pids = [pid for pid in pids if pid.isdecimal() and _lives(int(pid))]
+    if len(pids) >= MOST_STARTS:
+        _end(
+            EXIT_TOO_MANY_STARTS,
+            f"this program has started itself {len(pids)} times, each time from within the last: does it run "
+            "sys.executable as if that were Python? In a frozen app it is the app",
+        )
+    os.environ[STARTS] = " ".join([*pids, str(os.getpid())])
+
+
+def _lives(pid: int) -> bool:
+    if sys.platform == "win32":
+        import psutil  # os.kill would end it
+
+        return bool(psutil.pid_exists(pid))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _read_nonce() -> str:
@@ -135,4 +222,8 @@ def _end(code: int, problem: str) -> NoReturn:
         os.write(2, f"orchestrator: {problem}\n".encode())
     except OSError:
         pass  # a windowed app has no stderr
+    if is_frozen():
+        from orchestrator import _remedies
+
+        _remedies.note(problem)
     os._exit(code)

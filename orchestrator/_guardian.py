@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator import _launch
+from orchestrator import _handshake, _launch
 from orchestrator._killset import Identity, KillSet
 from orchestrator._persist import outlast
 from orchestrator._pipes import make_pipes
@@ -63,6 +63,7 @@ class Guardian:
         self._timer: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()  # it watches, or it is clear that none does for now
         self._closing = False
+        self._trial: _handshake.Trial | None = None
         self.guards = False
 
     @property
@@ -154,6 +155,15 @@ class Guardian:
         self._settled.clear()
         self._said = self._complaint = b""
         launch = _launch.describe_guardian()
+        # After a first child it is never on trial; without one, where children are another Python, it is the first.
+        self._trial = await _handshake.begin() if launch.is_app else None
+        try:
+            await self._run(launch)
+        finally:
+            if self._trial is not None:
+                self._trial.end()
+
+    async def _run(self, launch: _launch.Launch) -> None:
         pipes = make_pipes()
         try:
             environment = _launch.guardian_environment(self._secrets)
@@ -175,7 +185,8 @@ class Guardian:
             return
         detail = self._complaint.decode("utf-8", "replace").strip()
         if not watched:
-            raise Unarmed(detail or f"it ended with code {process.returncode} before it watched")
+            problem = detail or f"it ended with code {process.returncode} before it watched"
+            raise Unarmed(problem) if self._trial is None else self._trial.failed(problem)
         self._log("guardian.lost", "warning", pid=process.pid, exit_code=process.returncode, detail=detail or None)
 
     async def _end_of(self, process: anyio.abc.Process) -> None:
@@ -195,6 +206,8 @@ class Guardian:
         self._said = (self._said + data)[-64:]
         if not self.guards and b"armed\n" in self._said:
             self._disarm()
+            if self._trial is not None:
+                self._trial.passed()
             self.guards = True
             self._settled.set()
 

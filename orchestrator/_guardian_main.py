@@ -222,6 +222,9 @@ def prepare() -> None:
     """Import what will be needed."""
     from orchestrator import _leftovers  # noqa: F401
 
+    if getattr(sys, "frozen", False):
+        from orchestrator import _onefile  # noqa: F401
+
 
 def hear_the_rest(ledger: Ledger) -> None:
     """Read what the supervisor said last, without waiting for the pipe's end: somebody may hold it open."""
@@ -242,3 +245,7 @@ def empty(ledger: Ledger) -> None:
     _leftovers.sweep_left_behind(ledger.wards.values(), _LONGEST_SWEEP)
     for folder in ledger.folders:
         _orphan.remove_tree(folder)
+    if getattr(sys, "frozen", False):
+        from orchestrator import _onefile
+
+        _onefile.remove_unpacked()

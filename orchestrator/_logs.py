@@ -8,6 +8,9 @@ import sys
 import traceback
 from typing import Any
 
+from orchestrator import _freezer, _remedies
+
+_NOTED = ("warning", "error", "critical")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -32,6 +35,8 @@ class Logger:
         """Log one event; `level` may be what a child said."""
         if level not in _LEVELS:
             level = "info"
+        if level in _NOTED and _freezer.is_frozen():
+            self._note(event, fields)
         try:
             self._write(event, level, fields)
         except Exception:
@@ -39,6 +44,12 @@ class Logger:
             # standard library would tell.
             if logging.raiseExceptions and sys.stderr is not None:
                 traceback.print_exc()
+
+    def _note(self, event: str, fields: dict[str, Any]) -> None:
+        """Keep it in the user's log file, too: whoever runs a desktop app may see no other."""
+        said = {key: value for key, value in fields.items() if value is not None}
+        text = " ".join([event, *(f"{key}={value!r}" for key, value in said.items())])
+        _remedies.note(f"{text} supervisor={self._supervisor!r}")
 
     def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
         if self._structured is not None:

@@ -74,6 +74,7 @@ class Recipe:
         secrets: Reads these.
         folder: Makes the supervisor's temp folder, and returns its path.
         in_thread: Runs a blocking function in a thread and returns what it returns.
+        start_timeout: Seconds that a start of a frozen app has for saying that it is a child.
         inline: Whether children are to be had without a process; the only thing that changes, once and for all.
         trace: Logs launches and frames, for debugging.
         abandoned: Inline children that were given up, and of which something still runs.
@@ -89,6 +90,7 @@ class Recipe:
     secrets: Secrets
     folder: Callable[[], str]
     in_thread: InThread
+    start_timeout: float = 60.0
     inline: bool = False
     trace: Callable[..., None] | None = None
     abandoned: set[object] = field(default_factory=set)
@@ -146,6 +148,7 @@ def recipe_of(
         secrets=Secrets(options.secrets, logger.log, options.start_timeout),  # type: ignore[arg-type]
         folder=folder,
         in_thread=in_thread,
+        start_timeout=options.start_timeout,  # type: ignore[arg-type]
         inline=options.isolation == "inline",
         trace=logger.debug if logger.debugging else None,
         witness=witness,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from orchestrator import _launch, _wire
+from orchestrator import _launch, _remedies, _wire
 from orchestrator._engine import Engine
 from orchestrator._handle import JobHandle, Receipt
 from orchestrator._link import EngineThread, Link, OtherLoop, SameLoop
@@ -184,12 +184,13 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         engine = Engine(self._options)
-        try:
-            await engine.open()
-        except NoSpawn as problem:
-            self._link = await self._open_elsewhere(self._loop, problem)
-        else:
-            self._link = SameLoop(engine)
+        with _remedies.noting(LaunchError):
+            try:
+                await engine.open()
+            except NoSpawn as problem:
+                self._link = await self._open_elsewhere(self._loop, problem)
+            else:
+                self._link = SameLoop(engine)
         self._submitter.start_after(self._link.engine.last_job)
         return self
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from orchestrator import _launch
+from orchestrator import _launch, _remedies
 from orchestrator._blocking_handle import BlockingEvents, BlockingHandle
 from orchestrator._blocking_map import BlockingItems, BlockingOutcomes
 from orchestrator._link import EngineThread
@@ -71,6 +71,9 @@ class BlockingSupervisor:
                 # It holds on to the supervisor: whoever drops an open one has it until the program ends.
                 atexit.register(self._close_at_exit, os.getpid())
                 self._thread = thread
+            except LaunchError as error:
+                _remedies.note(str(error))
+                raise
             except NoSpawn as error:
                 raise LaunchError(f"no event loop can start processes here: {error}") from error
             finally:

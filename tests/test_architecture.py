@@ -45,8 +45,8 @@ TABLE = {
     "_killset_psutil": row("_killset_process", packages="psutil"),
     "_killset": row("_killset_process _killset_linux _killset_psutil"),
     "_leftovers": row("_killset child"),
-    "_guardian_main": row("_killset _leftovers child"),
-    "_frozen": row("child _guardian_main"),
+    "_onefile": row("child"),
+    "_guardian_main": row("_killset _leftovers _onefile child"),
     # Pure: no clock, no I/O.
     "exceptions": row(),
     "_events": row(),
@@ -58,6 +58,15 @@ TABLE = {
     "_progress": row(VALUES),
     "_liveness": row(),
     "_resources": row(),
+    # Frozen apps: who is a child, what keeps an app from starting itself for ever, where it says what is wrong.
+    "_freezer": row(),
+    "desktop": row("_freezer"),
+    "_remedies": row("_freezer desktop"),
+    "_frozen": row("child _guardian_main _freezer _onefile _remedies", packages="psutil"),
+    "_guards": row("exceptions child _frozen"),
+    "_handshake": row("exceptions _frozen"),
+    "_first_start": row("exceptions"),
+    "_python": row("exceptions _guards"),
     # One concept each: options, targets, bytes, one effect of the system.
     "_journal": row(VALUES),
     "_service_spec": row(VALUES),
@@ -67,7 +76,7 @@ TABLE = {
     "_targets": row(f"{VALUES} child"),
     "_codec": row(f"{VALUES} _wire _child_files _targets child", packages="msgspec"),
     "_frames": row("_models _wire", packages="msgspec"),
-    "_logs": row(),
+    "_logs": row("_freezer _remedies"),
     "_units": row(VALUES),
     "_line": row(),
     "_window": row(),
@@ -101,15 +110,16 @@ TABLE = {
     "_pipes": row("_lifelines", packages="anyio"),
     "_stderr": row(),
     "_stacks": row(),
-    "_launch": row("exceptions _wire child _frozen _killset_process", packages="psutil"),
+    "_launch": row("exceptions _wire child _frozen _guards _python _remedies _killset_process", packages="psutil"),
     # A child, and one without a process.
     "_jobobject": row("_wire"),
     "_secrets": row("exceptions child"),
     "_recipe": row("exceptions _targets _jobobject _secrets"),
     "_spawn": row("exceptions", packages="anyio"),
-    "_guardian": row("exceptions _persist _launch _killset _pipes _spawn", packages="anyio"),
+    "_guardian": row("exceptions _persist _handshake _launch _killset _pipes _spawn", packages="anyio"),
     "_child_process": row(
-        "exceptions _wire _child_files _launch _killset _pipes _spawn _stderr _recipe child", packages="anyio"
+        "exceptions _wire _child_files _handshake _first_start _launch _killset _pipes _spawn _stderr _recipe child",
+        packages="anyio",
     ),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
@@ -167,13 +177,13 @@ TABLE = {
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_service": row("exceptions _models _persist"),
     "_supervisor": row(
-        f"{VALUES} _wire _options _persist _launch _spawn _record _engine _link _handle _submission _map _stream "
+        f"{VALUES} _wire _options _persist _launch _remedies _spawn _record _engine _link _handle _submission _map _stream "
         "_service"
     ),
     # Ways in.
     "_blocking_handle": row(f"{VALUES} _record _link _ring _calls"),
     "_blocking_map": row(f"{VALUES} _record _link _submission _blocking_handle"),
-    "blocking": row(f"{VALUES} _launch _spawn _link _submission _supervisor _blocking_handle _blocking_map"),
+    "blocking": row(f"{VALUES} _launch _remedies _spawn _link _submission _supervisor _blocking_handle _blocking_map"),
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),
     "cli": row(

@@ -15,7 +15,9 @@ from orchestrator import _frozen
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_frozen, "_armed", False)
+    monkeypatch.setattr(_frozen, "_child", False)
     monkeypatch.setattr(_frozen, "_token", "")
+    monkeypatch.setattr(_frozen, "_loader", {})
     monkeypatch.setattr(sys, "argv", ["app"])
     monkeypatch.delenv(_frozen.VARIABLE, raising=False)
 
@@ -116,4 +118,9 @@ def test_executable_of_a_compiled_app(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_it_is_cheap() -> None:
     code = "import sys; before = set(sys.modules); import orchestrator._frozen; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True, timeout=30)
-    assert set(done.stdout.split()) <= {"orchestrator", "orchestrator._frozen", "__future__"}
+    assert set(done.stdout.split()) <= {
+        "orchestrator",
+        "orchestrator._freezer",
+        "orchestrator._frozen",
+        "__future__",
+    }

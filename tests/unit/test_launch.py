@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import _frozen, _launch
+from orchestrator import _frozen, _guards, _launch, _python
 from orchestrator.child import _target
 from orchestrator.exceptions import ConfigurationError, LaunchError, SelfSpawnError
 
+PYTHON = sys.executable
 posix = pytest.mark.skipif(sys.platform == "win32", reason="executable bits and names of POSIX")
 
 
 @pytest.fixture(autouse=True)
 def plain_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (_launch.COMMAND, _launch.DEPTH, "ORCHESTRATOR_MARKER", "ORCHESTRATOR_OUTER_MARKERS"):
+    for name in (_launch.COMMAND, _launch.DEPTH, _guards.APPS, "ORCHESTRATOR_MARKER", "ORCHESTRATOR_OUTER_MARKERS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_frozen, "_armed", False)
+    monkeypatch.setattr(_frozen, "_child", False)
 
 
 @pytest.fixture
@@ -30,7 +33,8 @@ def program(tmp_path: Path) -> Callable[[str], str]:
     def make(name: str) -> str:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        # Asked which Python it is, it says that it is this one.
+        path.write_text(f'#!/bin/sh\nexec "{PYTHON}" "$@"\n')
         path.chmod(0o755)
         return str(path)
 
@@ -61,7 +65,7 @@ def test_this_python_by_default() -> None:
 def test_options_of_the_interpreter_are_handed_on(flags: list[str]) -> None:
     root = str(Path(_launch.__file__).parent.parent)
     code = (
-        f"import sys; sys.path.append({root!r}); from orchestrator import _launch; print(*_launch._flags(), sep='\\n')"
+        f"import sys; sys.path.append({root!r}); from orchestrator import _python; print(*_python.flags(), sep='\\n')"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
@@ -75,7 +79,7 @@ def test_options_of_the_interpreter_are_handed_on(flags: list[str]) -> None:
 def test_options_without_the_private_function(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(subprocess, "_args_from_interpreter_flags")
     monkeypatch.setattr(sys, "_xoptions", {"dev": True, "pycache_prefix": "/p"})
-    assert _launch._flags() == ["-X", "dev", "-X", "pycache_prefix=/p"]
+    assert _python.flags() == ["-X", "dev", "-X", "pycache_prefix=/p"]
 
 
 @posix
@@ -136,7 +140,7 @@ def test_embedded_host_uses_the_python_of_its_installation(
     monkeypatch.setattr(sys, "_base_executable", None, raising=False)
     with pytest.raises(LaunchError, match=r'Supervisor\(command=\["/path/to/python"\]\)') as refused:
         _launch.describe()
-    assert str(executable or "sys.executable is not set") in str(refused.value)
+    assert (f"{executable}: " if executable else "sys.executable: is not set") in str(refused.value)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = program(f"bin/python{version}")
     launch = _launch.describe()
