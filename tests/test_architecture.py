@@ -177,8 +177,8 @@ TABLE = {
     "_map": row(f"{VALUES} _record _link _handle _submission"),
     "_service": row("exceptions _models _persist"),
     "_supervisor": row(
-        f"{VALUES} _wire _options _persist _launch _remedies _spawn _record _engine _link _handle _submission _map _stream "
-        "_service"
+        f"{VALUES} _wire _options _persist _launch _remedies _spawn _record _engine _link _handle _submission _map "
+        "_stream _service"
     ),
     # Ways in.
     "_blocking_handle": row(f"{VALUES} _record _link _ring _calls"),
