@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ _PAGE_HEALTH = "/_stcore/script-health-check"
 _PAUSE = 0.05
 # Streamlit itself gives up waiting for the page after 60 seconds, and says so.
 _LONGEST_RUN = 90.0
+# Where Streamlit logs what nobody caught on a page.
+_ERRORS = "streamlit.error_util"
 
 
 class FirstRun(threading.Thread):
@@ -38,15 +41,19 @@ class FirstRun(threading.Thread):
     def run(self) -> None:
         while not self._listens():
             time.sleep(_PAUSE)  # it has no event to wait for: who starts too late is stopped from outside
+        logger, errors = logging.getLogger(_ERRORS), _LastError()
+        logger.addHandler(errors)
         try:
             with self._ask(self._root + _PAGE_HEALTH, timeout=_LONGEST_RUN):
                 child.ready()
                 return
         except urllib.error.HTTPError as error:
-            answer = error.read(200).decode("utf-8", "replace")
-            self.problem = f"the page fails: {answer}" if error.code == 503 else f"the page answers {error.code}"
+            answer = error.read(200).decode("utf-8", "replace")  # "error", or "timeout"
+            self.problem = f"the page fails: {errors.last or answer}"
         except OSError as error:
             self.problem = f"the page cannot be run: {error}"
+        finally:
+            logger.removeHandler(errors)
         # The process as a whole, of which the kernel chooses the main thread: that may be waiting for it.
         if sys.platform == "win32":
             signal.raise_signal(signal.SIGINT)
@@ -59,3 +66,12 @@ class FirstRun(threading.Thread):
                 return True
         except OSError:
             return False
+
+
+class _LastError(logging.Handler):
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            self.last = f"{type(error).__name__}: {error}"

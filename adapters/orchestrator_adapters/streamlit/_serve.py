@@ -17,6 +17,7 @@ FLAGS: Mapping[str, Any] = {
     "server.fileWatcherType": "none",  # a service is restarted, not edited while it runs
     "server.runOnSave": False,
     "browser.gatherUsageStats": False,
+    "logger.enableRich": False,  # tracebacks are lines of a log, not pictures for a terminal
     "logger.hideWelcomeMessage": True,  # the supervisor says where it listens; unknown to old versions
     "global.developmentMode": False,  # in a frozen app Streamlit takes itself for a checkout, and refuses a port
 }
@@ -44,7 +45,7 @@ def serve(
 
     Raises:
         ConfigurationError: If there is no such script, or the installed Streamlit does not know an option.
-        RuntimeError: If the page was to be checked, and failed; its traceback is on stderr.
+        RuntimeError: If the page was to be checked, and failed; its traceback was logged.
     """
     path = os.path.abspath(script)
     if not os.path.isfile(path):
