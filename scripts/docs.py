@@ -60,7 +60,7 @@ def _render(kind: str, name: str, shown: str) -> str:
         return _diagram(getattr(_state, name))
     if kind == "file":
         file = _venv.ROOT / name
-        language = {".py": "python", ".yaml": "yaml"}[file.suffix]
+        language = {".py": "python", ".toml": "toml", ".yaml": "yaml"}[file.suffix]
         return f"```{language}\n{file.read_text('utf-8')}```\n"
     module, _, path = name.partition(":")
     thing: Any = importlib.import_module(module)

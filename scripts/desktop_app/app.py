@@ -14,8 +14,9 @@ from instance import SingleInstance
 from orchestrator_adapters.streamlit import streamlit_service
 
 from orchestrator import BlockingSupervisor, HttpProbe
+from orchestrator.desktop import log_folder
 
-NAME = "orchestrator-desktop"
+NAME = "page-pictures"  # of the log file and the lock: every app needs its own
 TITLE = "Page pictures"
 # A page leaks what its users make it keep. At this size it is restarted, and the window shows the new one.
 MOST_MEMORY = 1024**3
@@ -28,9 +29,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("--window", choices=window.KINDS, help="by default the first of these that works here")
     options = parser.parse_args()
-    folder = place.log_folder(NAME)
-    place.log_to(folder / "app.log")
-    with SingleInstance(folder) as instance:
+    folder = log_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    place.log_to(folder / f"{NAME}.log")
+    with SingleInstance(folder, NAME) as instance:
         if not instance.is_first:
             log.info("it runs already: its window comes to the front")
             instance.call_first()

@@ -32,9 +32,9 @@ class SingleInstance:
         on_second_start: Called, on a thread, whenever the app is started again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._lock_path = folder / "instance.lock"
-        self._address_path = folder / "instance.json"
+    def __init__(self, folder: Path, name: str) -> None:
+        self._lock_path = folder / f"{name}.lock"
+        self._address_path = folder / f"{name}.json"
         self._token = secrets.token_hex(16)
         self.is_first = False
         self.on_second_start: Callable[[], None] = lambda: None

@@ -1,32 +1,19 @@
-"""Where the app meets the system it runs on: the user's folder for logs, uncaught errors, signals that end it."""
+"""Where the app meets the system it runs on: its log file, errors that nobody caught, signals that end it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import logging.handlers
-import os
 import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def log_folder(name: str) -> Path:
-    """Return the folder for an app's logs, where users of this system look for them; it is made if missing."""
-    if sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / name / "Logs"
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Logs" / name
-    else:
-        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / name / "log"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    from pathlib import Path
 
 
 def log_to(path: Path) -> None:
