@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
@@ -20,6 +21,10 @@ from orchestrator.testing import Resources, leftovers, nothing_left
 # A shell ignores Ctrl-C for what it starts in the background, which everything started from there inherits.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Its bound on one example is a fifth of a second, which a busy machine takes for anything.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 TESTS = Path(__file__).parent
 WATCHED = {"integration", "contract", "acceptance", "frozen"}

@@ -44,6 +44,7 @@ async def gone(pid: int) -> None:
             await asyncio.to_thread(time.sleep, 0.01)
 
 
+@browser
 async def test_every_shape_of_target(site: Site) -> None:
     url = f"{site.url}/plain"
     async with Supervisor(workers=1) as supervisor:
@@ -135,6 +136,7 @@ async def test_two_jobs_with_different_options_in_one_child(site: Site) -> None:
         assert await supervisor.run(BrowserJob(browsing.title, args=(f"{site.url}/plain",), browser=small)) == "plain"
 
 
+@browser
 async def test_all_flavours_on_one_worker(site: Site) -> None:
     url = f"{site.url}/plain"
     async with Supervisor(workers=1) as supervisor:

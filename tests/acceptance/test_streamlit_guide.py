@@ -164,6 +164,7 @@ def test_the_example_publishes_what_is_uploaded(visit: Any, tmp_path: Path) -> N
         page.get_by_test_id("stDataFrame").wait_for()
 
 
+@pytest.mark.browser
 def test_the_example_shows_it_live_is_cancelled_and_publishes_the_rest_later(visit: Any, tmp_path: Path) -> None:
     with example(tmp_path, "--pins", "16") as (address, board):
         page = visit(address)

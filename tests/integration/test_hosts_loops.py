@@ -230,7 +230,7 @@ def test_host_where_nothing_can_spawn_is_told(monkeypatch: pytest.MonkeyPatch) -
     async def refuse(*_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError("nowhere")
 
-    monkeypatch.setattr(_spawn.anyio, "open_process", refuse)
+    monkeypatch.setattr(_spawn, "open_process", refuse)
 
     async def scenario() -> None:
         with pytest.raises(LaunchError, match="no event loop can start processes here: NotImplementedError: nowhere"):
