@@ -166,7 +166,7 @@ def _settle_in() -> None:
     """Do what a frozen app needs once: it is the app itself that runs here."""
     starts = os.environ.get(STARTS, "")
     _count_starts()
-    if getattr(sys, "_MEIPASS", None) and not is_multiprocessing_start():
+    if getattr(sys, "_MEIPASS", None):
         from orchestrator import _onefile
 
         if _onefile.has_loader(starts):

@@ -36,8 +36,12 @@ def has_loader(starts: str) -> bool:
         return False
     if not sys.platform.startswith("linux"):
         return True
+    parent, folder = os.getppid(), os.path.join(sys._MEIPASS, "")  # type: ignore[attr-defined,unused-ignore]
     try:
-        return os.path.samefile(f"/proc/{os.getppid()}/exe", sys.executable)
+        with open(f"/proc/{parent}/maps", encoding="utf-8", errors="replace") as file:
+            if any(folder in line for line in file):
+                return False  # it has loaded Python from there: a child of the app
+        return os.path.samefile(f"/proc/{parent}/exe", sys.executable)
     except OSError:
         return False
 

@@ -184,7 +184,7 @@ async def test_windows_locks_a_byte_beyond_the_end(monkeypatch: pytest.MonkeyPat
         if taken.pop(0):
             raise PermissionError("locked")
 
-    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(LK_NBLCK=2, locking=locking))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(LK_NBLCK=2, locking=locking))
     monkeypatch.setattr(sys, "platform", "win32")
     trial = await _handshake.begin()
     assert trial is not None and trial._file.tell() == _handshake._BEYOND
