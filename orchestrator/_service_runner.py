@@ -211,6 +211,8 @@ class Runner:
         self.generation += 1
         self.restarts += self.generation > 1
         self._run = Run(self._loop.time())
+        if self._spec.ready == "message":
+            self._run.problem = "it has not called child.ready()"
         self._asked = False
         self.child = self._house.make_child(self, self._address.port)
         self._hearing = ServiceHearing(self, self.child, self._house.talk)
