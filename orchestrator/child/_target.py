@@ -152,7 +152,8 @@ def find(reference: str) -> Target:
 def load_main(main: dict[str, Any]) -> None:
     """Load the parent's main script or `-m` module once, as `__mp_main__`, so that its guard stays false."""
     global loading_main
-    if MAIN in sys.modules:
+    # By its name: multiprocessing, once imported, has the child's own program under this one.
+    if getattr(sys.modules.get(MAIN), "__name__", "") == MAIN:
         return
     if not main:
         raise ImportError("the program that started this child has no main script that could be loaded here")
