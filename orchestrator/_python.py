@@ -101,10 +101,10 @@ def find() -> tuple[str, str]:
         if not candidate.lack:
             return candidate.path, _reason(candidate, failed)
         failed.append(candidate)
-    looked = "".join(f"\n  {each.path or each.source}: {each.lack}" for each in failed)
+    looked = ", ".join(f"{each.path or each.source}: {each.lack}" for each in failed)
     raise LaunchError(
-        'cannot tell how to start a Python: name one: Supervisor(command=["/path/to/python"]), or '
-        f"{COMMAND}=/path/to/python in the environment. Looked at:{looked}"
+        f"cannot tell how to start a Python (looked at {looked}); name one: "
+        f'Supervisor(command=["/path/to/python"]), or {COMMAND}=/path/to/python in the environment'
     )
 
 

@@ -187,7 +187,8 @@ TABLE = {
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),
     "cli": row(
-        f"{VALUES} _progress _logs _launch _journal _journal_file _archive _codec _targets _supervisor config",
+        f"{VALUES} _progress _logs _freezer desktop _python _launch _journal _journal_file _archive _codec _targets "
+        "_supervisor config",
         packages=f"{ENGINE} rich typer",
     ),
     "__main__": row("cli"),

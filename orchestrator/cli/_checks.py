@@ -157,6 +157,17 @@ def check_temp() -> Check:
     return Check(name="temp folder", status="ok", detail=room)
 
 
+def check_log_folder() -> Check:
+    """Name the file in which a frozen app keeps what it would say on a terminal."""
+    from orchestrator import _freezer, desktop
+
+    if _freezer.is_frozen():
+        detail = str(desktop.log_file())
+    else:
+        detail = f"a frozen app named NAME writes what went wrong to {desktop.log_file('NAME')}"
+    return Check(name="log file", status="ok", detail=detail)
+
+
 def installed_checks() -> Iterator[Check]:
     """Run what other distributions look at: each entry point is a function that yields the attributes of checks."""
     for point in sorted(metadata.entry_points(group=CHECKS_GROUP), key=lambda point: point.name):

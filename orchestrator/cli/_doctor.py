@@ -49,10 +49,12 @@ async def run_checks(workers: int) -> list[Check]:
         _checks.check_package(),
         _checks.check_dependencies(),
         command,
+        *check_candidates(),
         *([] if command.status == "failed" else [await check_child()]),
         _checks.check_loop(),
         _checks.check_files(workers),
         _checks.check_temp(),
+        _checks.check_log_folder(),
         *_checks.installed_checks(),
     ]
 
@@ -73,6 +75,23 @@ def check_command() -> Check:
     # The program that `-c` takes is ours and the same everywhere; a person wants to see which Python.
     words = ["…" if word == _launch.BOOT else shlex.quote(word) for word in launch.command]
     return Check(name="command", status="ok", detail=f"{' '.join(words)}: {launch.reason}")
+
+
+def check_candidates() -> list[Check]:
+    """Say of every other Python that could have been chosen why it was not."""
+    from orchestrator import _freezer, _python
+
+    if _freezer.is_frozen() or os.environ.get(_python.COMMAND):
+        return []  # nobody looked for one
+    found = _python.examine()
+    chosen = next((each for each in found if not each.lack), None)
+    paths: dict[str, list[str]] = {}  # what several lack, said once
+    for each in found:
+        if each is not chosen:
+            path = f"{each.path or 'none'} ({each.source})"
+            paths.setdefault(each.lack or "would do as well, and comes later", []).append(path)
+    detail = "; ".join(f"{', '.join(those)}: {lack}" for lack, those in paths.items())
+    return [Check(name="other pythons", status="ok", detail=detail)] if detail else []
 
 
 async def check_child() -> Check:

@@ -1,5 +1,6 @@
 """Checks of the doctor: what each failing line says and which remedy it gives."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import _checks
+from orchestrator.cli import _checks, _doctor
 
 
 def test_open_files() -> None:
@@ -86,3 +87,23 @@ def test_other_distributions_add_checks_and_one_that_is_broken_fails(monkeypatch
 
 def test_python_and_platform_are_named() -> None:
     assert "Python" in _checks.check_python().detail
+
+
+def test_every_other_python_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_CHILD_COMMAND", raising=False)
+    (check,) = _doctor.check_candidates()
+    assert sys.executable not in check.detail.replace(f"{sys.executable}3", "").split(" (")[0]
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "uwsgi"))
+    (check,) = _doctor.check_candidates()
+    assert f"{tmp_path / 'uwsgi'} (sys.executable): is not Python" in check.detail
+    monkeypatch.setenv("ORCHESTRATOR_CHILD_COMMAND", "python")
+    assert _doctor.check_candidates() == []
+
+
+def test_log_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert _checks.check_log_folder().detail.endswith(str(tmp_path / "NAME" / "log" / "orchestrator.log"))
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "board.exe"))
+    assert _checks.check_log_folder().detail == str(tmp_path / "board" / "log" / "orchestrator.log")

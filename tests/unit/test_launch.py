@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.spawn
 import os
 import subprocess
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,8 @@ def plain_host(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_frozen, "_armed", False)
     monkeypatch.setattr(_frozen, "_child", False)
+    # It remembers what sys.executable was when another test imported it.
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", None)
 
 
 @pytest.fixture
@@ -168,6 +172,79 @@ def test_redirector_of_a_windows_environment_is_passed_by(program: Program, monk
     monkeypatch.setenv("__PYVENV_LAUNCHER__", "of our own parent")
     assert _launch.environment(None, None, "m")["__PYVENV_LAUNCHER__"] == redirector
     assert "__PYVENV_LAUNCHER__" not in _launch.environment(None, None, "m", command=[real])
+
+
+@posix
+def test_python_that_multiprocessing_was_told_to_use(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = program("bin/with-profiler")
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(wrapper))
+    launch = _launch.describe()
+    assert launch.command[0] == wrapper and "multiprocessing.set_executable()" in launch.reason
+    # Another Python, or no program, is passed by, and what it lacks is told.
+    Path(wrapper).write_text("#!/bin/sh\necho 3 99 cpython-399\n")
+    monkeypatch.setattr(_python, "_probed", {})
+    assert _launch.describe().command[0] == sys.executable
+    assert "is cpython-399 3.99, and this process runs" in _python.examine()[0].lack
+    os.chmod(wrapper, 0o644)
+    assert _python.examine()[0].lack == "is no program that may be run"
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", None)
+    assert _python.examine()[0].source == "sys.executable"
+
+
+@posix
+@pytest.mark.parametrize(
+    ("script", "lack"),
+    [
+        ("#!/bin/sh\nexit 3\n", "does not say which Python it is: it ended with code 3"),
+        ("#!/bin/sh\nexec sleep 600\n", "did not say within 0.2 s which Python it is"),
+        ("#!/no/such/interpreter\n", "cannot be run: "),
+    ],
+)
+def test_python_of_an_embedding_host_is_asked_once(
+    program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, lack: str
+) -> None:
+    monkeypatch.setattr(_python, "_probed", {})
+    monkeypatch.setattr(_python, "_PROBE", 0.2 if "600" in script else 30.0)
+    monkeypatch.setattr(sys, "executable", None)
+    monkeypatch.setattr(sys, "_base_executable", None, raising=False)
+    for name in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix"):
+        monkeypatch.setattr(sys, name, str(tmp_path))
+    python = program("bin/python3")
+    Path(python).write_text(script)
+    with pytest.raises(LaunchError) as refused:
+        _launch.describe()
+    assert lack in str(refused.value)
+    Path(python).unlink()
+    Path(python).write_text(f'#!/bin/sh\nexec "{PYTHON}" "$@"\n')
+    os.chmod(python, 0o755)
+    with pytest.raises(LaunchError):
+        _launch.describe()  # what is known is known
+    monkeypatch.setattr(_python, "_probed", {})
+    assert _launch.describe().command[0] == python
+
+
+def test_a_python_that_is_asked_may_start_no_children(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        seen.update(options["env"])
+        return subprocess.CompletedProcess(command, 1, b"", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    _python._ask("python")
+    assert seen[_guards.DEPTH] == str(_guards.DEEPEST)
+
+
+def test_windows_service(program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(sys, "executable", program("pythonservice.exe"))
+    monkeypatch.setattr(sys, "_base_executable", None, raising=False)
+    for name in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix"):
+        monkeypatch.setattr(sys, name, str(tmp_path))
+    python = program("python.exe")
+    monkeypatch.setattr(_python, "_probed", {python: ""})
+    launch = _launch.describe()
+    assert launch.command[0] == python and "which is not Python" in launch.reason
 
 
 # The preamble
@@ -336,6 +413,7 @@ def test_frozen_app_starts_itself_only_when_armed(monkeypatch: pytest.MonkeyPatc
     assert _launch.describe([sys.executable]).command[0] == sys.executable
     monkeypatch.setattr(_frozen, "_armed", True)
     monkeypatch.setenv("_PYI_ARCHIVE_FILE", "app")
+    monkeypatch.setattr(sys, "executable", PYTHON)
     _launch.check_host()
     program, flag = _launch.describe().command
     found = _launch.environment(None, None, "mark")
