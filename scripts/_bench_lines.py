@@ -41,6 +41,7 @@ class Line:
         quick: Parameters that differ with `--quick`.
         timeout: Seconds after which one run is given up and its processes are killed.
         browser: Whether it drives a real browser.
+        asked: Whether it is only run when `--only` names it, for it takes minutes to prepare.
         weight: How many times the asked number of repeats is run: short, jumpy measurements need more of them.
     """
 
@@ -52,6 +53,7 @@ class Line:
     timeout: float = 60.0
     weight: float = 1.0
     browser: bool = False
+    asked: bool = False
 
 
 def _names(*peers: type[Peer]) -> tuple[str, ...]:
@@ -311,6 +313,39 @@ LINES: tuple[Line, ...] = (
         timeout=600,
         weight=0.2,
         browser=True,
+    ),
+    Line(
+        "service",
+        (
+            Metric("by_hand", "`python -m streamlit run` started by hand → it answers", "s"),
+            Metric("streamlit", "a Streamlit service started → ready", "s"),
+            Metric("against_hand", "… times the one by hand", ""),
+            Metric("streamlit_restart", "… killed → ready again", "s"),
+            Metric("plain", "a service of the standard library's HTTP server started → ready", "s"),
+            Metric("plain_restart", "… killed → ready again", "s"),
+        ),
+        OURS,
+        {"rounds": 5},
+        {"rounds": 3},
+        timeout=600,
+        weight=0.2,
+    ),
+    Line(
+        "frozen",
+        (
+            Metric("by_hand", "`python -m streamlit run` started by hand → it answers", "s"),
+            Metric("frozen", "in a frozen app (onedir): a Streamlit service started → ready", "s"),
+            Metric("against_hand", "… times the one by hand", ""),
+            Metric("frozen_restart", "… killed → ready again", "s"),
+            Metric("app", "… the app started → its service ready", "s"),
+            Metric("size", "… size of the app's folder", "MB"),
+        ),
+        OURS,
+        {"rounds": 5},
+        {"rounds": 3},
+        timeout=1200,
+        weight=0.2,
+        asked=True,
     ),
 )
 

@@ -67,6 +67,11 @@ def measure(line: str, peer: str, sizes: dict[str, Any]) -> Figures:
 
         drive: Callable[..., Figures] = getattr(_bench_browser, line)
         return drive(**sizes)
+    if line in ("service", "frozen"):
+        import _bench_service
+
+        watch: Callable[..., Figures] = getattr(_bench_service, line)
+        return watch(**sizes)
     if line == "limit":
         return limit(peer, **sizes)
     if line.startswith("payload"):

@@ -142,6 +142,8 @@ def verdicts(runs: Runs) -> list[Verdict]:
     at_least("run --journal ≥ 8,000 rows/s", "rows-journal", "rate", 8_000)
     at_most("browser job, warm browser ≤ 1.15 × a plain loop that keeps its browser", "browser", "against_plain", 1.15)
     at_least("browser job, warm browser ≥ 3 × one launch per job", "browser", "against_launch", 3)
+    at_most("frozen app's service ready ≤ 1.3 × Streamlit by hand", "frozen", "against_hand", 1.3)
+    at_most("frozen app with Streamlit below 200 MB", "frozen", "size", 200.0)
     at_most("single durable submit p50 ≤ 3 ms at power durability", "journal-submit", "p50", 0.003)
     return found
 

@@ -40,7 +40,7 @@ def main() -> int:
     if options.show:
         report(json.loads(options.show.read_text("utf-8")))
         return 0
-    lines = [line for line in LINES if not options.only or line.name in options.only]
+    lines = [line for line in LINES if (line.name in options.only if options.only else not line.asked)]
     peers = ["ours", "python -c pass", *options.peer] if options.peer else []
     if any(line.browser for line in lines):
         _browser.provide()

@@ -40,7 +40,7 @@ def main() -> int:
         _pin(uv, "dev", build, ["--extra", "dev", *upgrade])
         _pin(uv, "runtime", build, ["--constraints", "requirements/dev.txt"])
         _pin(uv, "demo", [*build, *BOARD], ["--extra", "publisher", "--constraints", "requirements/dev.txt"])
-        extras = ["--extra", "playwright"]
+        extras = ["--extra", "playwright", "--extra", "streamlit", "--extra", "pyinstaller"]
         _pin(uv, "bench", [*build, *PEERS], [*extras, "--constraints", "requirements/dev.txt", *upgrade])
         extras = ["--extra", "batch", "--extra", "gemini"]
         _pin(uv, "llm", [*build, *EXAMPLE], [*extras, "--constraints", "requirements/dev.txt", *upgrade])
