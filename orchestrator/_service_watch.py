@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from orchestrator._service_address import Address
     from orchestrator._service_spec import Probe, Service
 
-# Somebody waits for a service that starts: a tenth of a second later would be felt, and a question costs a millisecond.
+# Somebody waits for a service that starts: a question costs a millisecond, and a tenth of what has been waited for
+# already is not felt.
 _FIRST_PAUSE = 0.02
+_SHARE = 0.1
 _LONGEST_PAUSE = 0.25
 
 
@@ -64,11 +66,12 @@ class Watch:
         return await _probes.ask(probe, self._address.numeric, self._address.port or 0, host=self._address.host)
 
     async def _until_ready(self, probe: Probe) -> None:
-        pause = _FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while (problem := await self._ask(probe)) is not None:
             self._patient.not_yet(problem)
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, _LONGEST_PAUSE, cast("float", probe.every))
+            pause = max(_FIRST_PAUSE, _SHARE * (loop.time() - began))
+            await asyncio.sleep(min(pause, _LONGEST_PAUSE, cast("float", probe.every)))
         self._patient.is_ready()
 
     async def _look_after(self, probe: Probe) -> None:
