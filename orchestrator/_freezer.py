@@ -58,8 +58,14 @@ def without_loader(environment: MutableMapping[str, str]) -> None:
         original = environment.pop(f"{name}_ORIG", None)
         if original is not None:
             environment[name] = original
-        elif getattr(sys, "_MEIPASS", None) and environment.get(name):
-            del environment[name]  # it was not set before the loader did
+        elif environment.get(name):
+            # It was not set before the loader did; or this was done before, and what is there is somebody else's.
+            bundle = getattr(sys, "_MEIPASS", None)
+            others = [path for path in environment[name].split(os.pathsep) if not bundle or not path.startswith(bundle)]
+            if others:
+                environment[name] = os.pathsep.join(others)
+            else:
+                del environment[name]
 
 
 def find_browsers() -> None:
