@@ -71,3 +71,8 @@ class Unpicklable:
 def fail_with_evidence(picture: str) -> None:
     child.artifact(picture, "failed.png")
     raise ValueError("look at the picture")
+
+
+def title(page: Any, url: str) -> str:
+    page.goto(url)
+    return str(page.title())
