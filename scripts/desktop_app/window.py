@@ -110,10 +110,12 @@ class WebWindow:
         notice = _notice("The page is being started.")
         self._window = webview.create_window(title, html=notice, js_api=Buttons(service), width=1100, height=800)
         self._is_page = False
+        self._is_closed = False
 
     def run(self) -> None:
         self._window.events.shown += lambda *_: follow(self._service, self._tell)
-        self._webview.start(private_mode=False)
+        self._webview.start()
+        self._is_closed = True
 
     def show(self) -> None:
         log.info("coming to the front")
@@ -124,8 +126,11 @@ class WebWindow:
         self._window.destroy()
 
     def _tell(self, state: str, reason: str) -> None:
+        if self._is_closed:
+            return
         if state == "ready" and not self._is_page:
             self._is_page = True
+            self._window.events.loaded.wait(10)  # pywebview stumbles over a page that is left before it has come
             self._window.load_url(self._service.url)
         # A page that is there connects again by itself, for the address stays the same.
         elif state in ("failed", "stopped"):
@@ -169,19 +174,21 @@ class TkWindow:
         self._open = ttk.Button(frame, text="Open", state="disabled", command=lambda: open_browser(service.url))
         self._open.grid(row=1, column=0, sticky="w")
         ttk.Button(frame, text="Restart", command=lambda: restart(service)).grid(row=1, column=1)
-        ttk.Button(frame, text="Quit", command=self._root.destroy).grid(row=1, column=2, sticky="e")
+        ttk.Button(frame, text="Quit", command=self._root.quit).grid(row=1, column=2, sticky="e")
         self._root.resizable(False, False)
+        self._root.protocol("WM_DELETE_WINDOW", self._root.quit)
 
     def run(self) -> None:
         follow(self._service, lambda state, reason: self._calls.put(lambda: self._tell(state, reason)))
         self._work_off()
         self._root.mainloop()
+        self._root.destroy()
 
     def show(self) -> None:
         self._calls.put(self._show)
 
     def close(self) -> None:
-        self._calls.put(self._root.destroy)
+        self._calls.put(self._root.quit)
 
     def _work_off(self) -> None:
         # Of all that Tk offers only its timers reach the main thread safely from others.
