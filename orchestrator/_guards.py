@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ("APPS", "DEEPEST", "DEPTH", "check_app", "check_depth", "check_host", "depth", "nest")
+__all__ = ("APPS", "DEEPEST", "DEPTH", "check_app", "check_command", "check_depth", "check_host", "depth", "nest")
 
 # How many children this process is nested in. A program that starts itself by mistake grows in depth: four levels of
 # supervisors within jobs are more than anybody was seen to mean.
@@ -63,6 +63,16 @@ def check_app() -> None:
         raise SelfSpawnError(
             f"this is a frozen app: to start {_frozen.executable()!r} as a child would run the app again. {_REMEDY}"
         )
+
+
+def check_command(program: str, source: str) -> None:
+    """Refuse to take this frozen app for a Python.
+
+    Raises:
+        SelfSpawnError: If somebody named it as one.
+    """
+    if _name(program) == _own_name():
+        raise SelfSpawnError(f"{source} names {program!r}, which is this very app and no Python. {_REMEDY}")
 
 
 def depth() -> int:
@@ -128,7 +138,11 @@ def _check_multiprocessing() -> None:
 
 
 def _own_name() -> str:
-    return os.path.normcase(os.path.realpath(_frozen.executable()))
+    return _name(_frozen.executable())
+
+
+def _name(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
 
 
 def _holds(names: str, name: str) -> bool:

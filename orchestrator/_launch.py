@@ -119,8 +119,11 @@ def describe(command: Sequence[str] | None = None) -> Launch:
     _guards.check_depth()
     given, source = _python.given(command)
     if given is not None:
+        given = _python.existing(given, source)
+        if _frozen.is_frozen():
+            _guards.check_command(given[0], source)
         return Launch(
-            [*_python.existing(given, source), *_python.flags(), _UNBUFFERED, "-c", BOOT, LABEL],
+            [*given, *_python.flags(), _UNBUFFERED, "-c", BOOT, LABEL],
             f"{source} names this command",
         )
     if _frozen.is_frozen():

@@ -143,3 +143,12 @@ def test_names_of_guards_are_the_librarys_own() -> None:
 
     with pytest.raises(ConfigurationError, match="set by the library"):
         _launch.environment({_guards.APPS: ""}, None, "mark")
+
+
+def test_the_app_is_no_command_for_children(only: Only, naive_app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only()
+    with pytest.raises(SelfSpawnError, match=r"command= names .* which is this very app and no Python"):
+        _launch.describe([str(naive_app)])
+    monkeypatch.setenv(_launch.COMMAND, str(naive_app))
+    with pytest.raises(SelfSpawnError, match=f"{_launch.COMMAND} names"):
+        _launch.describe()

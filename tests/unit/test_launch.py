@@ -409,8 +409,9 @@ def test_frozen_app_starts_itself_only_when_armed(monkeypatch: pytest.MonkeyPatc
     for refuse in (_launch.check_host, _launch.describe):
         with pytest.raises(SelfSpawnError, match="freeze_support"):
             refuse()
-    # Another Python is no danger.
-    assert _launch.describe([sys.executable]).command[0] == sys.executable
+    # A Python is no danger.
+    monkeypatch.setattr(sys, "executable", os.path.abspath("app"))
+    assert _launch.describe([PYTHON]).command[0] == PYTHON
     monkeypatch.setattr(_frozen, "_armed", True)
     monkeypatch.setenv("_PYI_ARCHIVE_FILE", "app")
     monkeypatch.setattr(sys, "executable", PYTHON)
@@ -421,5 +422,5 @@ def test_frozen_app_starts_itself_only_when_armed(monkeypatch: pytest.MonkeyPatc
     assert flag == f"{_frozen.FLAG}={found[_frozen.VARIABLE]}"
     # The loader needs its variables to share what is unpacked; another program must not see them.
     assert found["_PYI_ARCHIVE_FILE"] == "app" == _launch.environment(None, [], "mark")["_PYI_ARCHIVE_FILE"]
-    other = _launch.environment(None, None, "mark", command=[sys.executable])
+    other = _launch.environment(None, None, "mark", command=["python"])
     assert not {"_PYI_ARCHIVE_FILE", _frozen.VARIABLE} & set(other)
