@@ -20,15 +20,19 @@ class Answers(BaseHTTPRequestHandler):
     """Answers with its pid, and does harm when it is asked to."""
 
     status = 200
+    count = 0  # of questions
 
     def do_GET(self) -> None:
+        if self.path == "/slow":
+            Answers.count += 1
+            time.sleep(0.3)
         if self.path == "/leak":
             HELD.append(bytearray(os.urandom(1) * 150_000_000))
         if self.path == "/die":
             os._exit(7)
         if self.path == "/deafen":
             type(self).do_GET = hold  # type: ignore[method-assign]
-        body = str(os.getpid()).encode()
+        body = str(Answers.count if self.path == "/count" else os.getpid()).encode()
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
