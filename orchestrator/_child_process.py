@@ -27,7 +27,7 @@ from orchestrator.child._redact import Redactor
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Coroutine
 
     from anyio.abc import Process
 
@@ -149,7 +149,7 @@ class Child:
             NoSpawn: If this loop cannot spawn.
             LaunchError: If the command cannot be run, or there is no folder for the child.
         """
-        launch = _launch.describe(self._recipe.command)
+        launch = self._describe()
         trial = await self._await_turn() if launch.is_app else None
         try:
             await self._start(launch, trial)
@@ -178,13 +178,15 @@ class Child:
         self.temp = self._recipe.make_folder(self.name)
         marker = secrets.token_hex(8)
         env = _launch.environment(self._recipe.env, self._recipe.env_allow, marker, command=self._recipe.command)
-        for name in self._secrets:
-            env.pop(name, None)  # it goes over the pipe: an environment block can be read from outside
+        for name in self._recipe.secrets.names:
+            if name not in (self._recipe.env or {}):
+                env.pop(name, None)  # it goes over the pipe: an environment block can be read from outside
         for name in ("TMPDIR", "TEMP", "TMP"):
             if name not in (self._recipe.env or {}):
                 env[name] = self.temp
         try:
-            self._pipes = make_pipes()
+            self._pipes = self._make_pipes()
+            await self._prepare(marker)
             self._process = await spawn(launch.command, self._pipes, env=env, cwd=self._recipe.cwd)
         except BaseException:
             if self._pipes is not None:
@@ -206,6 +208,21 @@ class Child:
                 raise
             raise LaunchError(f"cannot start a child: {type(error).__name__}: {error}") from error
 
+    # What another kind of child does otherwise
+
+    def _describe(self) -> _launch.Launch:
+        return _launch.describe(self._recipe.command)
+
+    def _make_pipes(self) -> Pipes:
+        return make_pipes()
+
+    def _flush(self) -> None:
+        """Pass on what it wrote last."""
+        self.stderr.flush()
+
+    async def _prepare(self, marker: str) -> None:
+        """Do what has to be done right before the spawn."""
+
     async def _read_secrets(self) -> dict[str, str]:
         self._reading = asyncio.ensure_future(self._recipe.secrets.read())
         try:
@@ -220,10 +237,8 @@ class Child:
     async def _begin(self, process: Process, marker: str, trial: _handshake.Trial | None) -> None:
         """Send the first bytes; user code runs only when everybody who must know of this process knows."""
         assert self._pipes is not None
-        self.pid = process.pid
-        job_objects = self._recipe.job_objects
-        self.killset = KillSet(self.pid, marker, job_object=None if job_objects is None else job_objects.hold(self.pid))
-        if self.killset.job_object is not None:
+        killset = self._hold(process, marker)
+        if killset.job_object is not None:
             self._held_back = []
         self._pipes.attach(process, self._received, self._ended, self.stderr.feed)
         self._pipes.write(_launch.preamble(self.nonce, own=self._recipe.command is None))
@@ -232,26 +247,44 @@ class Child:
             self._first = FirstStart(trial, self._recipe.start_timeout)
             if not await self._first.watch(process, self._pipes, self.stderr):
                 return  # killed before it could say hello
+        if not await self._announce(marker):
+            return
         witness = self._recipe.witness
-        if witness is not None:
-            started = self.killset.root.started
-            owner = self._owner
-            birth = Birth(self.name, owner.name, owner.generation, self.pid, started, marker, self.temp)
-            self._birth = birth
-            self._announcing = asyncio.ensure_future(witness.born(birth))
-            try:
-                await self._announcing
-            except asyncio.CancelledError:
-                if _is_cancelled():
-                    raise
-                return  # killed before everybody knew of it, and who is told may be waiting for a full disk
         init: dict[str, Any] = {"type": "init", "version": _wire.VERSION, "temp": self.temp}
         if self._secrets:
             init["secrets"] = self._secrets
         init |= self._recipe.init
-        if self.killset.job_object is None and (witness is None or not witness.guards):
+        if killset.job_object is None and (witness is None or not witness.guards):
             init["parent"] = os.getpid()
         self.send(init)
+
+    def _hold(self, process: Process, marker: str) -> KillSet:
+        """Know the process, and all that it will start."""
+        self.pid = process.pid
+        objects = self._recipe.job_objects
+        self.killset = KillSet(self.pid, marker, job_object=None if objects is None else objects.hold(self.pid))
+        return self.killset
+
+    async def _announce(self, marker: str) -> bool:
+        """Have everybody know of the process who must; False when it was killed before that."""
+        witness = self._recipe.witness
+        if witness is None:
+            return True
+        assert self.killset is not None
+        root, owner = self.killset.root, self._owner
+        self._birth = Birth(self.name, owner.name, owner.generation, root.pid, root.started, marker, self.temp)
+        return await self._told(witness.born(self._birth))
+
+    async def _told(self, telling: Coroutine[Any, Any, None]) -> bool:
+        """Wait until a witness knows something; False when this was killed before: it may wait for a full disk."""
+        self._announcing = asyncio.ensure_future(telling)
+        try:
+            await self._announcing
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return False
+        return True
 
     def said_hello(self, pid: int) -> None:
         """Send what it was not to get before all that runs user code is in the job.
@@ -287,7 +320,7 @@ class Child:
             if timer is not None:
                 timer.cancel()
         await self._pipes.drain()
-        self.stderr.flush()
+        self._flush()
         self.gone.set()
         died(Exit(None, None) if code is None else _read_code(code))
         try:

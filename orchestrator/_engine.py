@@ -35,7 +35,14 @@ from orchestrator._services import Services
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
-from orchestrator.exceptions import CacheError, JournalError, LaunchError, PoolBroken, SupervisorClosed
+from orchestrator.exceptions import (
+    CacheError,
+    ConfigurationError,
+    JournalError,
+    LaunchError,
+    PoolBroken,
+    SupervisorClosed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -290,6 +297,8 @@ class Engine:
     def check_open(self) -> None:
         """Raise SupervisorClosed, or PoolBroken, when no jobs are taken."""
         self.check_state()
+        if not self.pool.workers:
+            raise ConfigurationError("workers", "is 0, so nobody takes jobs: this supervisor has services only")
         if self.pool.guard.broken and not any(worker.state == "ready" for worker in self.pool.workers):
             raise self.pool.broken()
 

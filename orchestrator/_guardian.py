@@ -71,6 +71,14 @@ class Guardian:
         """Its process id, while it watches."""
         return self._process.pid if self.guards and self._process is not None else None
 
+    async def expect(self, birth: Birth) -> None:
+        """Tell it of a program that will be started when this returns."""
+        await self.born(birth)
+
+    def forget(self, birth: Birth) -> None:
+        """Tell it that nothing more is to be expected."""
+        self.buried(birth)
+
     async def born(self, birth: Birth) -> None:
         """Tell it of a child; returns when it watches, or when it is clear that none does for now."""
         folder = os.fsencode(birth.temp).hex()

@@ -62,11 +62,13 @@ class Options:
     max_message_bytes: int = _wire.MAX_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
-        self._set("workers", os.cpu_count() or 1 if self.workers is None else whole(self.workers, "workers", minimum=1))
+        self._set("workers", os.cpu_count() or 1 if self.workers is None else whole(self.workers, "workers", minimum=0))
         if not isinstance(self.name, str) or not self.name or not self.name.isprintable():
             raise ConfigurationError("name", f"must be a non-empty printable string, not {self.name!r}")
         if self.workers is not None and self.workers > _MOST_WORKERS:
             raise ConfigurationError("workers", f"must be at most {_MOST_WORKERS:,}, not {self.workers:,}")
+        if not self.workers and self.isolation == "inline":
+            raise ConfigurationError("workers", "must be at least 1 with isolation='inline', which has no services")
         whole(self.concurrency, "concurrency", minimum=1)
         whole(self.queue_size, "queue_size", minimum=1)
         whole(self.max_message_bytes, "max_message_bytes", minimum=1024)

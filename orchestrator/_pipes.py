@@ -196,12 +196,13 @@ class StreamPipes:
     def attach(self, process: Process, out: Sink, out_ended: Callable[[], None], err: Sink) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
+        writers = [] if process.stdin is None else [asyncio.create_task(self._write())]
         self._process = process
         self._readers = [
             asyncio.create_task(self._read(process.stdout, out, out_ended)),
             asyncio.create_task(self._read(process.stderr, err, None)),
         ]
-        self._tasks = [*self._readers, asyncio.create_task(self._write())]
+        self._tasks = [*self._readers, *writers]
 
     async def _read(self, stream: ByteReceiveStream, sink: Sink, ended: Callable[[], None] | None) -> None:
         import anyio

@@ -105,7 +105,7 @@ class Pool:
         self.jobs = jobs
         self._talk = talk
         self._recipe = recipe
-        for _ in range(self._options.workers or 1):
+        for _ in range(self._options.workers or 0):
             self.workers.append(self._new_worker())
         if self._recipe.inline:
             self._log_ignored()
@@ -137,15 +137,22 @@ class Pool:
 
     async def start_first(self) -> Exception | None:
         """Start one child now: only trying tells whether this loop can; the others come when there is work."""
+        if not self.workers:
+            self._begin_watch()
+            return None
         born = self._born = self.loop.create_future()
         self._start(self.workers[0])
         error: Exception | None = await born
-        self._opened = error is None
-        if self._opened and not self._recipe.inline:
+        if error is None:
+            self._begin_watch()
+        return error
+
+    def _begin_watch(self) -> None:
+        self._opened = True
+        if not self._recipe.inline:
             self._pinger.start()
             if self._allowance.weighs:
                 self._sampler.start(f"orchestrator-{self._options.name}-memory")
-        return error
 
     def stop(self) -> None:
         """Stop all children as planned; none is started any more."""

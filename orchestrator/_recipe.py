@@ -55,6 +55,15 @@ class Witness(Protocol):
     @property
     def guards(self) -> bool: ...
 
+    async def expect(self, birth: Birth) -> None:
+        """Take note of a program that is about to be started, and runs at once; its marker is all that is known.
+
+        `forget` takes that back, when it was born or could not be started.
+        """
+
+    def forget(self, birth: Birth) -> None:
+        """Forget what was expected."""
+
     async def born(self, birth: Birth) -> None:
         """Take note of a child; awaited after the spawn, before its init frame: until then it runs no user code.
 

@@ -126,6 +126,14 @@ class Witnesses:
     def guards(self) -> bool:
         return self._guardian.guards
 
+    async def expect(self, birth: Birth) -> None:
+        """Have the guardian know: a journal has no use for what may never be."""
+        await self._guardian.expect(birth)
+
+    def forget(self, birth: Birth) -> None:
+        """Have the guardian forget."""
+        self._guardian.forget(birth)
+
     async def born(self, birth: Birth) -> None:
         """Take note of a child; returns when both know it."""
         # The guardian first: it also removes the folders of a supervisor that dies while it writes.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from orchestrator._models import Seconds, seconds
 from orchestrator._persist import outlast
+from orchestrator._service_view import ServiceView
 from orchestrator.exceptions import SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
@@ -15,30 +16,23 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator._link import Link
-    from orchestrator._models import DeathCertificate
     from orchestrator._service_plan import Plan
     from orchestrator._service_runner import Runner
     from orchestrator._service_spec import ServiceEvent
-    from orchestrator._statistics import ServiceStatistics
 
 __all__ = ("ServiceHandle",)
 
 
-class ServiceHandle:
+class ServiceHandle(ServiceView):
     """One service of a supervisor; an async context manager: entering begins the service, leaving stops it.
 
     Its attributes tell of this moment. It runs, and is started again, whether anybody looks or not.
     """
 
     def __init__(self, link: Link, plan: Plan) -> None:
+        super().__init__(plan)
         self._link = link
-        self._plan = plan
-        self._runner: Runner | None = None
         self._loop = asyncio.get_running_loop()
-
-    def __repr__(self) -> str:
-        state = "new" if self._runner is None else self._runner.state
-        return f"<Service {self.name!r} {state}>"
 
     # Beginning and ending
 
@@ -72,62 +66,6 @@ class ServiceHandle:
         with contextlib.suppress(SupervisorClosed):
             await outlast(removal)
 
-    # Looking
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self._plan.name
-
-    @property
-    def state(self) -> str:
-        """`waiting`, `starting`, `ready`, `unhealthy`, `backoff`, `stopping`, `stopped` or `failed`."""
-        return self.statistics().state
-
-    @property
-    def reason(self) -> str:
-        """Why it is in this state, in a sentence; empty where there is nothing to explain."""
-        return self.statistics().reason
-
-    @property
-    def url(self) -> str | None:
-        """Where it is found, the same as long as it lives; None without a port."""
-        return self.statistics().url
-
-    @property
-    def port(self) -> int | None:
-        """Its port, the same as long as it lives."""
-        return self.statistics().port
-
-    @property
-    def host(self) -> str:
-        """The address that it listens on."""
-        return self._plan.service.host
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of its child, while there is one."""
-        return self.statistics().pid
-
-    @property
-    def restarts(self) -> int:
-        """How often it was started again."""
-        return self.statistics().restarts
-
-    @property
-    def last_death(self) -> DeathCertificate | None:
-        """How its last child ended."""
-        return self.statistics().last_death
-
-    def statistics(self) -> ServiceStatistics:
-        """Return a snapshot."""
-        return self._begun().statistics()
-
-    def _begun(self) -> Runner:
-        if self._runner is None:
-            raise SupervisorClosed(f"service {self.name!r} has not begun; use `async with supervisor.service(…)`")
-        return self._runner
-
     def _here(self) -> Runner:
         if asyncio._get_running_loop() is not self._loop:
             raise WrongContext("the service belongs to another event loop or thread; call it there")
@@ -145,13 +83,8 @@ class ServiceHandle:
             ServiceFailed: If it is failed or stopped, or waits for one that is.
             TimeoutError: If it is not ready in time; it goes on starting.
         """
-        runner = self._here()
         bound = seconds(timeout, "timeout", exclusive=False)
-        try:
-            async with asyncio.timeout(bound):
-                await self._link.ask(runner.wait_ready)
-        except TimeoutError:
-            raise TimeoutError(runner.unready(bound or 0.0)) from None
+        await self._link.ask(self._here().wait_ready_within, bound)
 
     async def restart(self) -> None:
         """Stop the service's child and start another, on the same port; one that has failed is tried again.
@@ -175,7 +108,13 @@ class ServiceHandle:
         """
         runner = self._here()
         seen = 0
-        while found := await self._link.ask(runner.history.read, seen):
+        while True:
+            try:
+                found = await self._link.ask(runner.history.read, seen)
+            except SupervisorClosed:
+                return
             for number, event in found:
                 seen = number
                 yield event
+            if not found:
+                return

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import _codec, _wire
+from orchestrator._foreign_child import find_program
 from orchestrator._models import Job
 from orchestrator.child._target import wanted
 from orchestrator.exceptions import ConfigurationError, PayloadError, TargetError
@@ -67,7 +68,7 @@ def plan(service: Service, options: Options, targets: Targets) -> Plan:
     """Return what a supervisor with these options starts for a service.
 
     Raises:
-        ConfigurationError: If there is no such script, or it cannot be Python; names file and line.
+        ConfigurationError: If there is no such program or script, or that cannot be Python; names file and line.
         TargetError: If the target cannot be run in a child, or the arguments do not fit it.
         PayloadError: If an argument cannot travel exactly.
     """
@@ -78,6 +79,11 @@ def plan(service: Service, options: Options, targets: Targets) -> Plan:
     if service.script is not None:
         base = service.cwd or options.cwd
         return Plan(service, _script_order(service, base, same_python=options.command is None))
+    program = os.fspath((service.argv or ("",))[0])
+    env = {**(options.env or {}), **service.env}
+    if "{" not in program and find_program(program, env, service.cwd or options.cwd) is None:
+        problem = f"there is no program {program!r}" + ("" if os.path.dirname(program) else " on PATH")
+        raise ConfigurationError(f"service {service.name!r}: argv", problem)
     return Plan(service, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from dataclasses import replace
@@ -22,7 +23,6 @@ from orchestrator._statistics import ServiceStatistics
 from orchestrator.exceptions import LaunchError, SelfSpawnError, ServiceFailed, SupervisorClosed
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     from orchestrator._models import DeathCertificate
@@ -141,10 +141,15 @@ class Runner:
         if self.life.state != "ready":
             raise ServiceFailed(self.name, "stopped", "the supervisor was closed", self.last_death)
 
-    def unready(self, bound: float) -> str:
-        """Return why it is not ready yet, for who has waited for so many seconds."""
-        why = self.reason or self._run.problem
-        return f"service {self.name!r} is not ready after {bound:g} s, but {self.state}{why and ': '}{why}"
+    async def wait_ready_within(self, bound: float | None) -> None:
+        """As `wait_ready`, but raise TimeoutError after so many seconds, which says what it is doing instead."""
+        try:
+            async with asyncio.timeout(bound):
+                await self.wait_ready()
+        except TimeoutError:
+            why = self.reason or self._run.problem
+            text = f"service {self.name!r} is not ready after {bound:g} s, but {self.state}{why and ': '}{why}"
+            raise TimeoutError(text) from None
 
     # Moving
 

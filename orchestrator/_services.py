@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator._child_process import Child
+from orchestrator._foreign_child import ForeignChild
 from orchestrator._memory import OFTEN, Sampler
 from orchestrator._service_runner import Runner
 from orchestrator.exceptions import ConfigurationError, SupervisorClosed
@@ -156,12 +157,16 @@ class Services:
 
     def make_child(self, runner: Runner, port: int | None) -> Child:
         """Return the child that is started next."""
-        recipe = self._recipe
-        service = runner.plan.service
-        init = {**recipe.init, "preload": [], "service": runner.plan.order_for(port)}
-        env = {**(recipe.env or {}), **runner.plan.environment_for(port)}
-        cwd = recipe.cwd if service.cwd is None else str(service.cwd)
-        return Child(f"{runner.name}-{runner.generation}", replace(recipe, env=env, cwd=cwd, init=init), runner)
+        plan = runner.plan
+        name = f"{runner.name}-{runner.generation}"
+        recipe = replace(self._recipe, env={**(self._recipe.env or {}), **plan.environment_for(port)})
+        if plan.service.cwd is not None:
+            recipe.cwd = str(plan.service.cwd)
+        if plan.order is None:
+            recipe.command = plan.command_for(port)
+            return ForeignChild(name, recipe, runner)
+        recipe.init = {**recipe.init, "preload": [], "service": plan.order_for(port)}
+        return Child(name, recipe, runner)
 
     def survived(self, runner: Runner, pids: tuple[int, ...]) -> None:
         """Some processes of a service could not be killed."""

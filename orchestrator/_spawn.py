@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -28,6 +29,14 @@ if sys.platform == "win32":
 
 class NoSpawn(Exception):
     """Raised when the running loop cannot start processes at all, whatever the command."""
+
+
+def is_capable(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a loop is of a kind that is known to start processes, for who cannot wait for a first try."""
+    kind = type(loop)
+    if sys.platform == "win32":
+        return kind is asyncio.ProactorEventLoop or kind.__module__.partition(".")[0] == "winloop"
+    return kind is asyncio.SelectorEventLoop or kind.__module__.partition(".")[0] == "uvloop"
 
 
 async def spawn(command: Sequence[str], pipes: Pipes, *, env: Mapping[str, str], cwd: str | None = None) -> Process:

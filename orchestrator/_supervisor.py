@@ -19,7 +19,7 @@ from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
 from orchestrator._options import CACHE_BYTES, Options
 from orchestrator._persist import outlast
 from orchestrator._service import ServiceHandle
-from orchestrator._spawn import NoSpawn
+from orchestrator._spawn import NoSpawn, is_capable
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter, read_map
 from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorClosed, WrongContext
@@ -45,7 +45,7 @@ class Supervisor:
 
     Args:
         workers: How many children there may be; by default one per CPU. The first starts at once, the others when
-            there is work for them.
+            there is work for them. With 0 there are services only, and jobs are refused.
         name: Appears in logs.
         concurrency: Jobs at once in a child that runs async targets.
         limits: Bounds that all children keep together.
@@ -186,6 +186,8 @@ class Supervisor:
         engine = Engine(self._options)
         with _remedies.noting(LaunchError):
             try:
+                if not self._options.workers and not is_capable(self._loop):
+                    raise NoSpawn("it is of a kind that may not be able to, and there is no worker to try it with")
                 await engine.open()
             except NoSpawn as problem:
                 self._link = await self._open_elsewhere(self._loop, problem)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from orchestrator import _launch, _remedies
 from orchestrator._blocking_handle import BlockingEvents, BlockingHandle
 from orchestrator._blocking_map import BlockingItems, BlockingOutcomes
+from orchestrator._blocking_service import BlockingService
 from orchestrator._link import EngineThread
 from orchestrator._models import Job, Limit, whole
 from orchestrator._spawn import NoSpawn
@@ -25,9 +26,17 @@ if TYPE_CHECKING:
 
     from orchestrator._options import OptionsDict
     from orchestrator._record import Record
+    from orchestrator._service_spec import Service
     from orchestrator._statistics import Statistics
 
-__all__ = ("BlockingEvents", "BlockingHandle", "BlockingItems", "BlockingOutcomes", "BlockingSupervisor")
+__all__ = (
+    "BlockingEvents",
+    "BlockingHandle",
+    "BlockingItems",
+    "BlockingOutcomes",
+    "BlockingService",
+    "BlockingSupervisor",
+)
 
 Target = Callable[..., Any] | str
 
@@ -199,6 +208,14 @@ class BlockingSupervisor:
         except BaseException:
             handle._cancel_and_wait()  # it would wait for a reader
             raise
+
+    # Services
+
+    def service(self, spec: Service) -> BlockingService:
+        """Return a service as a context manager: entering begins it, leaving stops it. See `Supervisor.service`."""
+        thread = self._check_open()
+        thread.engine.check_state()
+        return BlockingService(thread, self._submitter.plan(spec))
 
     # The supervisor itself
 

@@ -121,6 +121,7 @@ TABLE = {
         "exceptions _wire _child_files _handshake _first_start _launch _killset _pipes _spawn _stderr _recipe child",
         packages="anyio",
     ),
+    "_foreign_child": row("exceptions _launch _killset _recipe _child_process _stderr"),
     "_inline": row("exceptions _wire _child_process _stderr child"),
     # The engine.
     "_archive": row(f"{VALUES} _fixture _codec _store_rows child", packages="msgspec"),
@@ -154,12 +155,12 @@ TABLE = {
     "_service_watch": row("_liveness _probes _service_spec", packages="anyio"),
     "_service_run": row("_models _wire"),
     "_service_hearing": row("_events _frames _wire"),
-    "_service_plan": row(f"{VALUES} _wire _codec _targets _service_spec child"),
+    "_service_plan": row(f"{VALUES} _wire _codec _targets _foreign_child _service_spec child"),
     "_service_runner": row(
         f"{VALUES} _state _policy _liveness _resources _spawn _child_process _service_address _service_hearing "
         "_service_history _service_run _service_spec _service_watch"
     ),
-    "_services": row("exceptions _child_process _memory _service_runner"),
+    "_services": row("exceptions _child_process _foreign_child _memory _service_runner"),
     "_recovery": row("exceptions _leftovers _store"),
     "_engine": row(
         f"{VALUES} _wire _options _targets _logs _guarded_loop _limits _cache _journal _persist _child_process _inline "
@@ -175,7 +176,8 @@ TABLE = {
     "_submission": row(f"{VALUES} _options _targets _codec _record _units _service_plan _service_spec"),
     "_stream": row("_events _models _handle _submission"),
     "_map": row(f"{VALUES} _record _link _handle _submission"),
-    "_service": row("exceptions _models _persist"),
+    "_service_view": row("exceptions"),
+    "_service": row("exceptions _models _persist _service_view"),
     "_supervisor": row(
         f"{VALUES} _wire _options _persist _launch _remedies _spawn _record _engine _link _handle _submission _map "
         "_stream _service"
@@ -183,7 +185,10 @@ TABLE = {
     # Ways in.
     "_blocking_handle": row(f"{VALUES} _record _link _ring _calls"),
     "_blocking_map": row(f"{VALUES} _record _link _submission _blocking_handle"),
-    "blocking": row(f"{VALUES} _launch _remedies _spawn _link _submission _supervisor _blocking_handle _blocking_map"),
+    "_blocking_service": row("exceptions _models _service_view"),
+    "blocking": row(
+        f"{VALUES} _launch _remedies _spawn _link _submission _supervisor _blocking_handle _blocking_map _blocking_service"
+    ),
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),
     "cli": row(
