@@ -21,7 +21,9 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         (name, {name: value})
         for name in ("workers", "concurrency", "queue_size", "max_jobs")
         for value in (0, -1, 1.5, "2", True)
+        if (name, value) != ("workers", 0)
     ),
+    ("workers", {"workers": 0, "isolation": "inline"}),
     *(("max_message_bytes", {"max_message_bytes": value}) for value in (0, 1023, -1, None, 2.0)),
     *((name, {name: value}) for name in ("grace", "start_timeout") for value in (-1, "1", math.nan, True)),
     ("start_timeout", {"start_timeout": 0}),
