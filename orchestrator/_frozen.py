@@ -169,8 +169,9 @@ def _settle_in() -> None:
     if getattr(sys, "_MEIPASS", None):
         from orchestrator import _onefile
 
-        if _onefile.has_loader(starts):
-            _onefile.die_with_loader()
+        loader = _onefile.loader_of(starts)
+        if loader is not None:
+            _onefile.die_with_loader(loader)
     find_browsers()
 
 

@@ -23,35 +23,42 @@ LOADER = "ORCHESTRATOR_LOADER"
 _EXIT_LOADER_GONE = 137
 
 
-def has_loader(starts: str) -> bool:
-    """Return whether the parent of this process is the loader that unpacked it, and removes its files when it ends.
+def loader_of(starts: str) -> int | None:
+    """Return the pid of the loader that unpacked this app, and that removes its files when it ends; 0 if it is gone.
+
+    None: this app has no loader, or nothing tells whether its parent is one.
 
     Args:
         starts: Pids of the app's starts that led to this one. A child of the app has one of them for a parent; the
             loader is none of them, for it runs no Python.
     """
-    if not os.path.basename(getattr(sys, "_MEIPASS", None) or "").startswith("_MEI"):
-        return False  # in one folder: the loader has become the app
-    if str(os.getppid()) in starts.split():
-        return False
+    folder = os.path.join(getattr(sys, "_MEIPASS", None) or "", "")
+    parent = os.getppid()
+    if not os.path.basename(folder[:-1]).startswith("_MEI"):
+        return None  # in one folder: the loader has become the app
+    if str(parent) in starts.split():
+        return None
     if not sys.platform.startswith("linux"):
-        return True
-    parent, folder = os.getppid(), os.path.join(sys._MEIPASS, "")  # type: ignore[attr-defined,unused-ignore]
+        return parent
     try:
         with open(f"/proc/{parent}/maps", encoding="utf-8", errors="replace") as file:
             if any(folder in line for line in file):
-                return False  # it has loaded Python from there: a child of the app
-        return os.path.samefile(f"/proc/{parent}/exe", sys.executable)
+                return None  # it has loaded Python from there: a child of the app
+        if os.path.samefile(f"/proc/{parent}/exe", sys.executable):
+            return parent
     except OSError:
-        return False
+        return None
+    # Somebody else has inherited this process, or started it within the app.
+    return None if starts else 0
 
 
-def die_with_loader() -> None:
-    """End this process when the loader that unpacked it is killed: nobody else would.
+def die_with_loader(loader: int) -> None:
+    """End this process when the loader that unpacked it is killed, or was: nobody else would.
 
     Its children are left to the guardian, as always when the app is killed, and so are the loader's files.
     """
-    loader = os.getppid()
+    if not loader:
+        os._exit(_EXIT_LOADER_GONE)
     os.environ[LOADER] = str(loader)
     if sys.platform.startswith("linux"):
         import ctypes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -29,30 +30,56 @@ def test_a_loader_is_a_parent_that_is_no_start_of_the_app(
     monkeypatch: pytest.MonkeyPatch, unpacked: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert _onefile.has_loader("1 2")
-    assert not _onefile.has_loader(f"1 {os.getppid()}")
+    assert _onefile.loader_of("1 2") == os.getppid()
+    assert _onefile.loader_of(f"1 {os.getppid()}") is None
     monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path / "_internal"))
-    assert not _onefile.has_loader("")
+    assert _onefile.loader_of("") is None
     monkeypatch.delattr(sys, "_MEIPASS")
-    assert not _onefile.has_loader("")
+    assert _onefile.loader_of("") is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_on_linux_it_is_the_same_file(monkeypatch: pytest.MonkeyPatch, unpacked: Path) -> None:
     monkeypatch.setattr(sys, "executable", os.path.realpath(f"/proc/{os.getppid()}/exe"))
-    assert _onefile.has_loader("")
+    assert _onefile.loader_of("") == os.getppid()
     monkeypatch.setattr(sys, "executable", str(unpacked / "lib" / "library"))
-    assert not _onefile.has_loader("")
+    assert _onefile.loader_of("") == 0  # the first start, and its parent is somebody else: it was inherited
+    assert _onefile.loader_of("5") is None  # started by a shell, say, that the app has started
+    monkeypatch.setattr(sys, "executable", str(unpacked / "gone"))
+    assert _onefile.loader_of("") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_parent_that_has_loaded_python_from_there_is_the_app(monkeypatch: pytest.MonkeyPatch, unpacked: Path) -> None:
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    monkeypatch.setattr(sys, "executable", os.path.realpath("/proc/self/exe"))
+    assert _onefile.loader_of("") == os.getpid()
+    library = unpacked / "lib" / "library"
+    library.write_bytes(b"code")
+    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert _onefile.loader_of("") is None
+
+
+def test_an_app_whose_loader_is_gone_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended):
+        _onefile.die_with_loader(0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it")
 def test_the_app_dies_with_its_loader() -> None:
     # The loader: starts what asks to die with it, and is killed.
-    inner = "from orchestrator import _onefile; import sys; _onefile.die_with_loader(); print('set', flush=True)"
-    loader = (
-        "import subprocess, sys; inner = sys.argv[1]\n"
-        "subprocess.run([sys.executable, '-c', inner + '; sys.stdin.read()'])\n"
+    inner = (
+        "from orchestrator import _onefile; import os, sys\n"
+        "_onefile.die_with_loader(os.getppid()); print('set', flush=True); sys.stdin.read()"
     )
+    loader = "import subprocess, sys; inner = sys.argv[1]\nsubprocess.run([sys.executable, '-c', inner])\n"
     read, write = os.pipe()  # held open by nobody but the inner one, so that its end is seen
     try:
         with subprocess.Popen(
@@ -183,12 +210,12 @@ def test_a_zombie_is_gone() -> None:
 def test_only_a_start_with_a_loader_is_bound(monkeypatch: pytest.MonkeyPatch, unpacked: Path) -> None:
     bound: list[str] = []
 
-    def has_loader(starts: str) -> bool:
+    def loader_of(starts: str) -> int | None:
         bound.append(starts)
-        return starts == "12"
+        return 5 if starts == "12" else None
 
-    monkeypatch.setattr(_onefile, "has_loader", has_loader)
-    monkeypatch.setattr(_onefile, "die_with_loader", lambda: bound.append("bound"))
+    monkeypatch.setattr(_onefile, "loader_of", loader_of)
+    monkeypatch.setattr(_onefile, "die_with_loader", lambda loader: bound.append("bound"))
     monkeypatch.setattr(sys, "argv", ["app"])
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", "0")
     for starts in ("11", "12"):
