@@ -45,6 +45,17 @@ from orchestrator import BlockingSupervisor
 with BlockingSupervisor(2) as supervisor:
     print(supervisor.run("os:getpid"))
 """
+SERVICE = """
+import asyncio
+from orchestrator import Service, Supervisor
+async def main():
+    spec = Service("page", target="time:sleep", args=(0.1,), port=None)
+    async with Supervisor(workers=0) as supervisor, supervisor.service(spec) as service:
+        await service.wait_ready()
+        print(service.pid)
+asyncio.run(main())
+"""
+WAYS_IN = pytest.mark.parametrize("way_in", [ASYNC, BLOCKING, SERVICE], ids=["async", "blocking", "service"])
 
 
 class App:
@@ -91,7 +102,7 @@ def app(tmp_path: Path) -> App:
     return App(tmp_path)
 
 
-@pytest.mark.parametrize("way_in", [ASYNC, BLOCKING], ids=["async", "blocking"])
+@WAYS_IN
 def test_a_naive_app_starts_nothing(app: App, way_in: str) -> None:
     done = app.run(LIBRARY + way_in)
     assert (done.returncode, len(app.pids())) == (1, 1), done.stderr
@@ -100,7 +111,7 @@ def test_a_naive_app_starts_nothing(app: App, way_in: str) -> None:
         assert "freeze_support()" in app.log.read_text()
 
 
-@pytest.mark.parametrize("way_in", [ASYNC, BLOCKING], ids=["async", "blocking"])
+@WAYS_IN
 @pytest.mark.parametrize("only", ["armed", "marker", "nested", "handshake"])
 def test_each_guard_alone_allows_one_start_too_many(app: App, only: str, way_in: str) -> None:
     done = app.run(GUARDS + way_in, TEST_GUARDS=only)
@@ -149,7 +160,7 @@ def test_an_app_that_drops_its_arguments_is_told_so(app: App) -> None:
 ARMED = LIBRARY + "from orchestrator import freeze_support\nfreeze_support()\n"
 
 
-@pytest.mark.parametrize("way_in", [ASYNC, BLOCKING], ids=["async", "blocking"])
+@WAYS_IN
 def test_an_app_that_looks_for_children_has_them(app: App, way_in: str) -> None:
     done = app.run(ARMED + way_in)
     assert done.returncode == 0, done.stderr
