@@ -1,0 +1,105 @@
+"""Large files of a bundle that most starts of the app do not need: compressed when it is built, with a list of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from orchestrator_adapters.pyinstaller._unpacking import FOLDER, LIST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator_adapters.pyinstaller._trimming import Entry
+
+# A quarter of the time of the usual one, and 5 % larger.
+_PRESET = 3
+# A smaller group is not worth that somebody waits for it.
+_SMALLEST = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files that are needed together.
+
+    Attributes:
+        module: The module whose import needs them.
+        files: Patterns of their names in the bundle, which are of one folder.
+        kind: What is done with them: `program`, which Playwright starts, or `libraries`, which are loaded.
+    """
+
+    module: str
+    files: tuple[str, ...]
+    kind: str
+
+
+GROUPS = (
+    Group("playwright._impl._driver", ("playwright/driver/node", "playwright/driver/node.exe"), "program"),
+    # Loaded before the modules that are linked to them, which then find them whatever their place is. Nobody has
+    # tried that on Windows and macOS.
+    *(
+        (
+            Group("pyarrow", ("pyarrow/libarrow*.so*", "pyarrow/libparquet*.so*"), "libraries"),
+            Group("numpy", ("numpy.libs/*.so*",), "libraries"),
+        )
+        if sys.platform == "linux"
+        else ()
+    ),
+)
+
+
+def pack(entries: Sequence[Entry], folder: Path, keep: Sequence[str] = ()) -> list[Entry]:
+    """Return the entries with what belongs to groups compressed, and a list of it for the app.
+
+    Args:
+        entries: Files of the bundle.
+        folder: Where compressed files are written.
+        keep: Patterns of names that stay as they are.
+    """
+    left = list(entries)
+    listed: dict[str, object] = {}
+    for group in GROUPS:
+        chosen = [entry for entry in left if _belongs(entry, group) and not _is_kept(entry, keep)]
+        if sum(os.stat(source).st_size for _, source, _ in chosen) < _SMALLEST:
+            continue
+        left = [entry for entry in left if entry not in chosen]
+        with ThreadPoolExecutor(2) as pool:
+            archives = list(pool.map(lambda entry: _pack(Path(entry[1]), folder), chosen))
+        left += [(os.path.join(FOLDER, archive.name), str(archive), "DATA") for archive in archives]
+        files = {PurePath(name).name: archive.name for (name, _, _), archive in zip(chosen, archives, strict=True)}
+        listed[group.module] = {"kind": group.kind, "files": files}
+    if listed:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / LIST
+        path.write_text(json.dumps(listed, indent=1, sort_keys=True), "utf-8")
+        left.append((os.path.join(FOLDER, LIST), str(path), "DATA"))
+    return left
+
+
+def _belongs(entry: Entry, group: Group) -> bool:
+    name = PurePath(entry[0]).as_posix()
+    return entry[2] != "SYMLINK" and any(fnmatchcase(name, pattern) for pattern in group.files)
+
+
+def _is_kept(entry: Entry, keep: Sequence[str]) -> bool:
+    return any(fnmatchcase(PurePath(entry[0]).as_posix(), pattern) for pattern in keep)
+
+
+def _pack(path: Path, folder: Path) -> Path:
+    data = path.read_bytes()
+    # The name says what is in it: what one app has unpacked serves another with the same, and no other.
+    archive = folder / f"{hashlib.sha256(data).hexdigest()[:20]}-{len(data)}.xz"
+    if not archive.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        new = archive.with_suffix(f".{os.urandom(4).hex()}")
+        new.write_bytes(lzma.compress(data, preset=_PRESET))
+        new.replace(archive)
+    return archive
