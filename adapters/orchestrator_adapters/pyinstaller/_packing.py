@@ -6,12 +6,13 @@ import hashlib
 import json
 import lzma
 import os
+import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator_adapters.pyinstaller._unpacking import FOLDER, LIST
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from orchestrator_adapters.pyinstaller._trimming import Entry
 
-# A quarter of the time of the usual one, and 5 % larger.
-_PRESET = 3
+# A quarter of the time of the usual preset, and a tenth larger. What is known of the processor's jumps saves 4 %.
+_LZMA: dict[str, Any] = {"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 1 << 25}
+_FILTERS = [{"id": lzma.FILTER_X86}] if platform.machine().lower() in ("x86_64", "amd64") else []
 # A smaller group is not worth that somebody waits for it.
 _SMALLEST = 20_000_000
 
@@ -100,6 +102,6 @@ def _pack(path: Path, folder: Path) -> Path:
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
         new = archive.with_suffix(f".{os.urandom(4).hex()}")
-        new.write_bytes(lzma.compress(data, preset=_PRESET))
+        new.write_bytes(lzma.compress(data, filters=[*_FILTERS, _LZMA]))
         new.replace(archive)
     return archive

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 hiddenimports = ["msgspec._utils"]
-excludedimports = ["attrs", "attr", "yaml", "tomli_w"]
+excludedimports = ["attrs", "attr", "yaml", "tomli", "tomli_w"]

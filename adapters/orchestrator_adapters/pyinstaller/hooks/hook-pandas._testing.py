@@ -1,0 +1,5 @@
+"""pandas has help for its own tests, which looks for pytest."""
+
+from __future__ import annotations
+
+excludedimports = ["pytest"]
