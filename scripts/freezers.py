@@ -241,7 +241,7 @@ def _look_at_job(program: Path, result: Result) -> None:
         result.check("a job's answer", job.get("sum", told), good=job.get("sum") == 42)
         right = job.get("pid") in told.get("known", []) and job.get("parent") == told.get("pid") != job.get("pid")
         result.check("the child's pid is the one we know", "yes" if right else f"no: {told}", good=right)
-        result.check("processes at once", watch.peak, good=watch.peak <= 3)
+        result.check("processes at once", watch.peak, good=watch.peak <= 3 + ("--onefile" in result.name))
         left = _left(watch)
         result.check("left after it ended", left or "nothing", good=not left)
 
@@ -256,9 +256,11 @@ def _look_at_death(program: Path, result: Result) -> None:
 
 
 def _look_at_naive(program: Path, result: Result) -> None:
+    if result.name.startswith("PyInstaller"):
+        return  # it finds our hook: no app of its forgets
     with _started(program, FREEZERS_NAIVE="1") as (process, watch):
         text, _ = process.communicate(timeout=RUN_SECONDS)
-        others = len(watch.seen) - 1 - ("--onefile" in result.name)
+        others = len(watch.seen) - 1
         result.check("without freeze_support: other processes", others, good=others <= 0)
         result.check("its exit code", process.returncode, good=process.returncode != 0)
         result.check("says what to do", "freeze_support()" in text, good="freeze_support()" in text)
