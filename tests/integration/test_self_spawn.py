@@ -30,7 +30,7 @@ LIBRARY = f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
 GUARDS = LIBRARY + (
     "from orchestrator import _frozen, _handshake\n"
     "_frozen.GUARDS = set(os.environ['TEST_GUARDS'].split())\n"
-    "_handshake._LONGEST_WAIT = 1.0\n"
+    "_handshake._LONGEST_WAIT = 0.3\n"
 )
 ASYNC = """
 import asyncio
@@ -111,8 +111,11 @@ def test_a_naive_app_starts_nothing(app: App, way_in: str) -> None:
         assert "freeze_support()" in app.log.read_text()
 
 
-@WAYS_IN
-@pytest.mark.parametrize("only", ["armed", "marker", "nested", "handshake"])
+@pytest.mark.parametrize(
+    ("only", "way_in"),
+    [("armed", ASYNC), ("marker", BLOCKING), ("nested", SERVICE), ("handshake", ASYNC), ("handshake", SERVICE)],
+    ids=["armed", "marker", "nested", "handshake", "handshake of a service"],
+)
 def test_each_guard_alone_allows_one_start_too_many(app: App, only: str, way_in: str) -> None:
     done = app.run(GUARDS + way_in, TEST_GUARDS=only)
     assert done.returncode == 1, done.stderr
