@@ -41,7 +41,7 @@ class BlockingService(ServiceView):
         if self._runner is not None:
             raise SupervisorClosed(f"service {self.name!r} was begun already; ask the supervisor for another")
         try:
-            self._runner = self._thread.wait(self._thread.engine.services.add, self._plan)
+            self._runner = self._thread.wait(self._thread.engine.serve, lambda services: services.add(self._plan))
         except BaseException:
             self.close()  # nobody would have it
             raise
@@ -50,7 +50,7 @@ class BlockingService(ServiceView):
     def close(self) -> None:
         """Stop the service for good; returns when nothing is left of it, and its name and port are free."""
         with contextlib.suppress(SupervisorClosed):
-            self._thread.wait(self._thread.engine.services.remove, self._plan)
+            self._thread.wait(self._thread.engine.serve, lambda services: services.remove(self._plan))
 
     def __enter__(self) -> Self:
         return self.open()
@@ -85,7 +85,7 @@ class BlockingService(ServiceView):
     def stop(self) -> None:
         """Stop the service, after those that depend on it; `restart` starts it again."""
         self._begun()
-        self._thread.wait(self._thread.engine.services.stop, self._plan)
+        self._thread.wait(self._thread.engine.serve, lambda services: services.stop(self._plan))
 
     def events(self) -> Iterator[ServiceEvent]:
         """Yield what happens to the service from its beginning, until it is left: changes of state, and its lines.

@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import create_task_group
 
 from orchestrator import _wire
 from orchestrator._cache import Cache
 from orchestrator._durable import DurableJobs
-from orchestrator._guarded_loop import GuardedLoop
+from orchestrator._guarded_loop import GuardedLoop, known_to_sniffio
 from orchestrator._guardian import Guardian
 from orchestrator._jobs import Jobs
 from orchestrator._limits import Limits
@@ -31,7 +30,6 @@ from orchestrator._queue import Caution, Queue
 from orchestrator._recipe import main_module, recipe_of
 from orchestrator._recovery import Recovery, Witnesses
 from orchestrator._secrets import NoSecret
-from orchestrator._services import Services
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import Statistics
 from orchestrator._talk import Talk
@@ -45,33 +43,18 @@ from orchestrator.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable
 
     from orchestrator._models import Limit
     from orchestrator._options import Options
     from orchestrator._recipe import Witness
     from orchestrator._record import Record
+    from orchestrator._services import Services
+
+T = TypeVar("T")
 
 # Cancelled jobs end within the grace time and two seconds (promise 3); this is on top, for a busy machine.
 _CANCEL_SLACK = 3.0
-
-
-@contextlib.contextmanager
-def _known_to_sniffio() -> Iterator[None]:
-    """Say that asyncio runs here, as a task group asks when it starts something.
-
-    Where sniffio is installed, as clients of many APIs have it, anyio asks that; and outside of tasks, in a callback of
-    the loop, sniffio does not know.
-    """
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is None:
-        yield
-        return
-    token = sniffio.current_async_library_cvar.set("asyncio")
-    try:
-        yield
-    finally:
-        sniffio.current_async_library_cvar.reset(token)
 
 
 class Engine:
@@ -99,6 +82,17 @@ class Engine:
         self._end = asyncio.Event()
         self._recovery: Recovery | None = None
         self.last_job = 0
+        self._services: Services | None = None
+
+    async def serve(self, act: Callable[[Services], Awaitable[T]]) -> T:
+        """Do something with the services."""
+        if self._services is None:
+            from orchestrator._services import Services  # who has only jobs need not wait for it
+
+            soon = self._start_soon
+            self._services = Services(self._guarded_loop, self.logger, soon, self.pool, self.talk, self._recipe)
+            self._services.closing = self.state != "open"
+        return await act(self._services)
 
     # Opening
 
@@ -142,7 +136,6 @@ class Engine:
             witness = Witnesses(self._guardian, self._recovery.store)
         self._recipe = recipe_of(options, self._make_folder, self.in_thread, self.logger, witness)
         self.pool.furnish(self.queue, self.jobs, self.talk, self._recipe)
-        self.services = Services(self._guarded_loop, self.logger, self._start_soon, self.pool, self.talk, self._recipe)
         opened: asyncio.Future[None] = self.loop.create_future()
         self._task = asyncio.create_task(self._run(opened), name=f"orchestrator {self.options.name}")
         try:
@@ -178,8 +171,8 @@ class Engine:
                 except BaseException:
                     # The loop ends, or something in here is broken: the group waits for its children, so they go now.
                     self.hurry()
-                    self.services.kill()
                     self.pool.kill()
+                    self._kill_services()
                     raise
                 self.pool.stop()
         except BaseException as error:
@@ -250,7 +243,7 @@ class Engine:
         """Settle all jobs and kill all children, for the engine failed, and may be in any state."""
         self._abandon_jobs()
         self.pool.closing = True
-        self.services.kill()
+        self._kill_services()
         for worker in self.pool.workers:
             try:
                 worker.kill("stopped")
@@ -388,7 +381,7 @@ class Engine:
         self.limits.counts_jobs = most is not None and workers * self.options.concurrency > most
 
     def _start_soon(self, function: Callable[..., Any], *args: Any) -> None:
-        with _known_to_sniffio():
+        with known_to_sniffio():
             self._group.start_soon(self._guarded_loop.guard, function, *args)
 
     def statistics(self) -> Statistics:
@@ -412,7 +405,7 @@ class Engine:
             isolation="inline" if self._recipe.inline else "process",
             fallback_reason=self.pool.fallback_reason,
             cache=self.cache.statistics(),
-            services=self.services.statistics(),
+            services=() if self._services is None else self._services.statistics(),
         )
 
     async def drain(self) -> None:
@@ -438,7 +431,8 @@ class Engine:
         else:
             await self.jobs.idle.wait()
         # Not before: jobs may use them.
-        await self.services.stop_all()
+        if self._services is not None:
+            await self._services.stop_all()
         self._end.set()
         await outlast(self._task)
 
@@ -452,7 +446,8 @@ class Engine:
 
     def kill_now(self) -> None:
         """Kill all children and remove their files without waiting; nothing works afterwards, so end the process."""
-        self.services.kill_now()
+        if self._services is not None:
+            self._services.kill_now()
         for worker in self.pool.everybody():
             killset = getattr(worker.child, "killset", None)
             if killset is not None:
@@ -460,11 +455,15 @@ class Engine:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _kill_services(self) -> None:
+        if self._services is not None:
+            self._services.kill()
+
     async def _tear_down(self) -> None:
         """Leave nothing behind, however the engine's task ends."""
         self.state = "closed"
         self._made_space()
-        self.services.kill()
+        self._kill_services()
         self.pool.kill()
         self._abandon_jobs()
         self.pool.end()
@@ -473,7 +472,8 @@ class Engine:
             await self._recovery.aclose()
         await self.cache.aclose()
         self._executor.shutdown(wait=True)
-        self.services.end()
+        if self._services is not None:
+            self._services.end()
         self._recipe.secrets.restore()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 
 class GuardedLoop:
@@ -62,3 +64,21 @@ class GuardedLoop:
             await function(*args)
         except Exception as error:
             self.failed(error)
+
+
+@contextlib.contextmanager
+def known_to_sniffio() -> Iterator[None]:
+    """Say that asyncio runs here, as a task group asks when it starts something.
+
+    Where sniffio is installed, as clients of many APIs have it, anyio asks that; and outside of tasks, in a callback of
+    the loop, sniffio does not know.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is None:
+        yield
+        return
+    token = sniffio.current_async_library_cvar.set("asyncio")
+    try:
+        yield
+    finally:
+        sniffio.current_async_library_cvar.reset(token)

@@ -47,9 +47,8 @@ class ServiceHandle(ServiceView):
         """
         if self._runner is not None:
             raise SupervisorClosed(f"service {self.name!r} was begun already; ask the supervisor for another")
-        services = self._link.engine.services
         try:
-            self._runner = await self._link.ask(services.add, self._plan)
+            self._runner = await self._link.ask(self._link.engine.serve, lambda services: services.add(self._plan))
         except asyncio.CancelledError:
             await self._remove()  # nobody would have it
             raise
@@ -62,7 +61,8 @@ class ServiceHandle(ServiceView):
 
     async def _remove(self) -> None:
         """Stop it for good, however often this task is cancelled: that takes as long as `stop` says, and a moment."""
-        removal = asyncio.ensure_future(self._link.ask(self._link.engine.services.remove, self._plan))
+        engine = self._link.engine
+        removal = asyncio.ensure_future(self._link.ask(engine.serve, lambda services: services.remove(self._plan)))
         with contextlib.suppress(SupervisorClosed):
             await outlast(removal)
 
@@ -99,7 +99,7 @@ class ServiceHandle(ServiceView):
     async def stop(self) -> None:
         """Stop the service, after those that depend on it; `restart` starts it again."""
         self._here()
-        await self._link.ask(self._link.engine.services.stop, self._plan)
+        await self._link.ask(self._link.engine.serve, lambda services: services.stop(self._plan))
 
     async def events(self) -> AsyncIterator[ServiceEvent]:
         """Yield what happens to the service from its beginning, until it is left: changes of state, and its lines.

@@ -457,6 +457,10 @@ class Runner:
     def _go_on(self, child: Child) -> None:
         """Start it again, now or later, or give it up."""
         reason = self.reason
+        if self._house.closing:
+            self._step("stop", reason)
+            self._step("buried", reason)
+            return
         delay: float | None = 0.0
         if not self._asked and not self._may_have_port_now(child):
             now = self._loop.time()

@@ -130,6 +130,7 @@ class Services:
 
     def kill_now(self) -> None:
         """Kill all processes without waiting: this one is about to end."""
+        self.closing = True
         for runner in self._runners.values():
             runner.kill_now()
 

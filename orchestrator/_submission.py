@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import _codec
 from orchestrator._models import Job
 from orchestrator._record import Listener, Record
-from orchestrator._service_plan import Plan, plan
-from orchestrator._service_spec import Service
 from orchestrator._targets import Target, Targets
 from orchestrator._units import Catalogue
 from orchestrator.exceptions import ConfigurationError, TargetError
@@ -18,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator._options import Options
+    from orchestrator._service_plan import Plan
+    from orchestrator._service_spec import Service
 
 
 # Jobs that are on their way for each job that can run: enough that quick ones, of which a child takes dozens ahead,
@@ -145,6 +145,10 @@ class Submitter:
             TargetError: If its target cannot be run in a child, or the arguments do not fit.
             PayloadError: If an argument cannot travel exactly.
         """
+        # Who has only jobs need not wait for these imports.
+        from orchestrator._service_plan import plan
+        from orchestrator._service_spec import Service
+
         if not isinstance(service, Service):
             raise ConfigurationError("service", f"must be a Service, not {service!r:.100}")
         return plan(service, self._options, self._targets)

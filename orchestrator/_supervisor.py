@@ -18,7 +18,6 @@ from orchestrator._map import Outcomes
 from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
 from orchestrator._options import CACHE_BYTES, Options
 from orchestrator._persist import outlast
-from orchestrator._service import ServiceHandle
 from orchestrator._spawn import NoSpawn, is_capable
 from orchestrator._stream import Items
 from orchestrator._submission import Submission, Submitter, read_map
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator._journal import Journal
     from orchestrator._record import Listener, Record
+    from orchestrator._service import ServiceHandle
     from orchestrator._service_spec import Service
     from orchestrator._statistics import Statistics
 
@@ -426,6 +426,8 @@ class Supervisor:
         """
         link = self._check_context()
         link.engine.check_state()
+        from orchestrator._service import ServiceHandle
+
         return ServiceHandle(link, self._submitter.plan(spec))
 
     # The supervisor itself

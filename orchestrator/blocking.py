@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from orchestrator import _launch, _remedies
 from orchestrator._blocking_handle import BlockingEvents, BlockingHandle
 from orchestrator._blocking_map import BlockingItems, BlockingOutcomes
-from orchestrator._blocking_service import BlockingService
 from orchestrator._link import EngineThread
 from orchestrator._models import Job, Limit, whole
 from orchestrator._spawn import NoSpawn
@@ -24,6 +23,7 @@ from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorC
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from orchestrator._blocking_service import BlockingService
     from orchestrator._options import OptionsDict
     from orchestrator._record import Record
     from orchestrator._service_spec import Service
@@ -34,7 +34,6 @@ __all__ = (
     "BlockingHandle",
     "BlockingItems",
     "BlockingOutcomes",
-    "BlockingService",
     "BlockingSupervisor",
 )
 
@@ -215,6 +214,8 @@ class BlockingSupervisor:
         """Return a service as a context manager: entering begins it, leaving stops it. See `Supervisor.service`."""
         thread = self._check_open()
         thread.engine.check_state()
+        from orchestrator._blocking_service import BlockingService
+
         return BlockingService(thread, self._submitter.plan(spec))
 
     # The supervisor itself

@@ -1,4 +1,4 @@
-"""What a service's program does to it: is killed, or does not listen for a while."""
+"""Services and the program that has them: killed, ended, or with no loop of its own."""
 
 from __future__ import annotations
 
@@ -6,82 +6,157 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import bad_services
-import psutil
 import pytest
+import serving
+from service_visits import LONG, lives, state, told
 
-from orchestrator import HttpProbe, Service, Supervisor
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of POSIX")
+from orchestrator import BlockingSupervisor, RestartPolicy, Service, Supervisor
+from orchestrator.exceptions import ConfigurationError, ServiceFailed
 
 TARGETS = Path(__file__).parents[1] / "targets"
-PATIENCE = 60.0
-# Promised are three seconds; the rest is for a machine that has more to do.
-SOON = 15.0
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 
 
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked"])
-def test_nothing_of_services_outlives_their_program(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, str(TARGETS / "service_host.py"), str(tmp_path)]
+@contextmanager
+def host(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     env = {**os.environ, "PYTHONPATH": str(TARGETS)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as host:
+    command = [sys.executable, str(TARGETS / "serving_host.py"), *arguments]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert host.stdout is not None
-            told = json.loads(host.stdout.readline())
-            pids = told["pids"]
-            assert len(pids) == 4 and all(map(lives, pids))  # three services, and what one of them sent away
-            host.send_signal(number)
-            host.wait(SOON)
+            assert process.stdout is not None
+            yield process, json.loads(process.stdout.readline())
         finally:
-            host.kill()
-    deadline = time.monotonic() + SOON
-    while left := [pid for pid in pids if lives(pid)]:  # nobody tells of the end of others' processes
-        assert time.monotonic() < deadline, left
+            process.kill()
+
+
+def wait_gone(pids: list[int], bound: float) -> None:
+    end = time.monotonic() + bound
+    while any(map(lives, pids)):
+        assert time.monotonic() < end, [pid for pid in pids if lives(pid)]
         time.sleep(0.02)
-    # The port is anybody's again: not even connections of the service are in the way of one that can share it.
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", told["port"]))
 
 
-def until_asked_again(url: str) -> None:
-    def questions() -> int:
-        with urllib.request.urlopen(f"{url}/count", timeout=PATIENCE) as answer:
-            return int(answer.read())
+@posix_only
+def test_nothing_outlives_a_killed_host(tmp_path: Path) -> None:
+    with host(str(tmp_path)) as (process, told):
+        assert all(map(lives, told["pids"]))
+        process.kill()
+        process.wait(LONG)
+        # Three seconds are promised; a busy machine gets more.
+        wait_gone(told["pids"], 15)
 
-    before, deadline = questions(), time.monotonic() + PATIENCE
-    while questions() == before:
-        assert time.monotonic() < deadline, "nobody asks the service how it is"
+
+def test_a_program_that_ends_stops_its_services(tmp_path: Path) -> None:
+    with host(str(tmp_path), "leave") as (process, started):
+        assert process.wait(LONG) == 0
+        assert not any(map(lives, started["pids"]))
+    assert told(tmp_path) == ["ui begins", "ui ends"]
 
 
-@pytest.mark.usefixtures("no_task_left")
-async def test_service_is_not_blamed_for_a_program_that_does_not_listen(tmp_path: Path) -> None:
-    health = HttpProbe("/slow", timeout=2, every=0.02, failures=1)
-    spec = Service("well", target=bad_services.good, args=(str(tmp_path / "starts"),), health=health)
-    async with (
-        Supervisor(workers=1, env={"PYTHONPATH": str(TARGETS)}) as supervisor,
-        supervisor.service(spec) as service,
-    ):
-        await service.wait_ready(PATIENCE)
-        pid, url = service.pid, service.url
-        assert url is not None
-        await asyncio.to_thread(until_asked_again, url)
-        # A question has been asked, and its answer comes while nobody here listens.
-        time.sleep(5)
-        for _ in range(2):
-            await asyncio.to_thread(until_asked_again, url)
-        assert (service.pid, service.restarts, service.last_death) == (pid, 0, None)
+@pytest.mark.asyncio
+async def test_kill_now_takes_services_too() -> None:
+    async with Supervisor(workers=0) as supervisor:
+        service = await supervisor.service(Service("ui", target=serving.serve)).__aenter__()
+        await service.wait_ready(LONG)
+        pid = service.pid
+        assert pid is not None
+        supervisor._kill_now()
+        await state(service, "backoff")
+        assert not lives(pid)
+    assert service.state == "stopped" and service.restarts == 0
+
+
+def test_sync_code_has_services_too(tmp_path: Path) -> None:
+    spec = Service("ui", target=serving.serve_and_tell, args=(str(tmp_path), "ui"))
+    with BlockingSupervisor(workers=0) as supervisor:
+        with supervisor.service(spec) as service:
+            service.wait_ready(LONG)
+            url, pid = service.url, service.pid
+            service.restart()
+            service.wait_ready(timeout=LONG)
+            assert service.url == url and service.pid != pid and service.name == "ui"
+            assert service.host == "127.0.0.1" and service.state == "ready"
+            assert [found.state for found in supervisor.statistics().services] == ["ready"]
+            service.stop()
+            with pytest.raises(ServiceFailed, match="is stopped"):
+                service.wait_ready(LONG)
+            with pytest.raises(ConfigurationError, match="there is a service 'ui' already"):
+                supervisor.service(spec).open()
+        states = [event.state for event in service.events() if event.kind == "state"]
+        assert states[-1] == "stopped" and states.count("ready") == 2
+        broken = Service(
+            "db", target=serving.die_at_once, args=(str(tmp_path),), port=None, restart=RestartPolicy(max_restarts=0),
+            ready="message",
+        )  # fmt: skip
+        with supervisor.service(broken) as db, pytest.raises(ServiceFailed, match="there is no database"):
+            db.wait_ready(LONG)
+    assert told(tmp_path)[:4] == ["ui begins", "ui ends"] * 2
+
+
+def test_events_reach_a_thread_while_another_waits() -> None:
+    with BlockingSupervisor(workers=0) as supervisor:
+        seen: list[str] = []
+        with supervisor.service(Service("ui", target=serving.serve)) as service:
+            reader = threading.Thread(
+                target=lambda: seen.extend(event.state for event in service.events() if event.kind == "state")
+            )
+            reader.start()
+            service.wait_ready(LONG)
+        reader.join(LONG)
+        assert not reader.is_alive()
+        assert seen == ["starting", "ready", "stopping", "stopped"]
+
+
+@posix_only
+def test_sigterm_from_outside_is_an_end_like_any_other() -> None:
+    with BlockingSupervisor(workers=0) as supervisor, supervisor.service(Service("ui", target=serving.serve)) as ui:
+        ui.wait_ready(LONG)
+        pid = ui.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        for event in ui.events():
+            if event.kind == "state" and event.state == "backoff":
+                break
+        ui.wait_ready(LONG)
+        assert ui.restarts == 1 and ui.last_death is not None and ui.last_death.exit_code == 128 + signal.SIGTERM
+
+
+@pytest.mark.asyncio
+async def test_a_loop_that_cannot_spawn_has_services_too() -> None:
+    class Unable(asyncio.SelectorEventLoop):
+        async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    def run() -> str:
+        async def main() -> str:
+            async with Supervisor(workers=0) as supervisor:
+                async with supervisor.service(Service("ui", target=serving.serve)) as service:
+                    await service.wait_ready(LONG)
+                    await service.restart()
+                    await service.wait_ready(LONG)
+                    states = []
+                    async for event in service.events():
+                        if event.kind == "state":
+                            states.append(event.state)
+                        if states.count("ready") == 2:
+                            break
+                return service.state
+
+        with asyncio.Runner(loop_factory=Unable) as runner:
+            return runner.run(main())
+
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(run()))
+    thread.start()
+    while thread.is_alive():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert found == ["stopped"]
