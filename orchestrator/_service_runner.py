@@ -219,12 +219,13 @@ class Runner:
         if self._spec.ready == "message":
             self._run.problem = "it has not called child.ready()"
         self._asked = False
-        self.child = self._house.make_child(self, self._address.port)
-        self._hearing = ServiceHearing(self, self.child, self._house.talk)
-        self._house.start_soon(self._live, self.child)
+        self._house.start_soon(self._live)
 
-    async def _live(self, child: Child) -> None:
-        """Start the process and stay with it until nothing of it is left."""
+    async def _live(self) -> None:
+        """Start a process and stay with it until nothing of it is left."""
+        # Here, where what it raises, a fault of ours, ends the engine, and leaves nobody waiting.
+        child = self.child = self._house.make_child(self, self._address.port)
+        self._hearing = ServiceHearing(self, child, self._house.talk)
         try:
             await self._address.lend()
             await child.start()

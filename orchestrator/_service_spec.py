@@ -72,9 +72,16 @@ class TcpProbe:
 Probe = HttpProbe | TcpProbe
 
 
+def _length(value: Any, name: str, *, exclusive: bool = True) -> float:
+    found = seconds(value, name, exclusive=exclusive)
+    if found is None:
+        raise ConfigurationError(name, "must be a number of seconds or a timedelta, not None")
+    return found
+
+
 def _check_pace(probe: Probe) -> None:
     for name in ("timeout", "every"):
-        object.__setattr__(probe, name, seconds(getattr(probe, name), f"probe.{name}"))
+        object.__setattr__(probe, name, _length(getattr(probe, name), f"probe.{name}"))
     whole(probe.failures, "probe.failures", minimum=1)
 
 
@@ -157,8 +164,8 @@ class Service:
         self._check_program()
         self._check_address()
         self._check_readiness()
-        self._set("start_timeout", seconds(self.start_timeout, self._field("start_timeout")))
-        self._set("stop", seconds(self.stop, self._field("stop"), exclusive=False))
+        self._set("start_timeout", _length(self.start_timeout, self._field("start_timeout")))
+        self._set("stop", _length(self.stop, self._field("stop"), exclusive=False))
         if not isinstance(self.restart, RestartPolicy):
             raise ConfigurationError(self._field("restart"), f"must be a RestartPolicy, not {self.restart!r}")
         if self.max_rss is not None:
