@@ -42,7 +42,7 @@ from orchestrator_adapters.streamlit import streamlit_service
 
 
 async def main() -> None:
-    async with Supervisor(workers=1) as supervisor:
+    async with Supervisor(workers=0) as supervisor:
         began = time.perf_counter()
         async with supervisor.service(streamlit_service("page.py")) as service:
             await service.wait_ready(120)
@@ -110,7 +110,7 @@ def plain(folder: str) -> Service:
 
 async def ours(spec: Service) -> tuple[float, float]:
     """Return the seconds until a service is ready, and from its death until it is ready again."""
-    async with Supervisor(workers=1) as supervisor:
+    async with Supervisor(workers=0) as supervisor:
         began = time.perf_counter()
         async with supervisor.service(spec) as running:
             await running.wait_ready(BOUND)

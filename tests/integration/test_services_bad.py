@@ -37,7 +37,7 @@ MOST_STARTS = 3
 
 @pytest_asyncio.fixture
 async def supervisor() -> AsyncIterator[Supervisor]:
-    async with Supervisor(workers=1, env={"PYTHONPATH": str(Path(__file__).parents[1] / "targets")}) as found:
+    async with Supervisor(workers=0, env={"PYTHONPATH": str(Path(__file__).parents[1] / "targets")}) as found:
         yield found
 
 
@@ -122,6 +122,14 @@ async def test_address_of_another_machine(supervisor: Supervisor, starts: Path) 
         assert "192.0.2.1 is no address of this machine" in (await failure_of(service)).reason
 
 
+async def test_server_that_cannot_share_its_port(supervisor: Supervisor, tmp_path: Path) -> None:
+    servers = Path(__file__).parents[1] / "targets" / "small_servers.py"
+    spec = Service("strict", argv=[sys.executable, servers, "strict", "{port}"], restart=BRISK)
+    async with supervisor.service(spec) as service:
+        await service.wait_ready(PATIENCE)
+        assert service.restarts <= 1
+
+
 # What never becomes ready
 
 
@@ -198,6 +206,21 @@ async def test_service_that_ends_well_again_and_again(supervisor: Supervisor, st
         await failure_of(service)
     # One more than of those that never became ready: after a first death it is started at once.
     assert 2 <= len(pids(starts)) <= MOST_STARTS + 1
+
+
+async def test_program_that_is_not_there(supervisor: Supervisor) -> None:
+    for program in ("/no/such/program", "no-such-program-anywhere"):
+        with pytest.raises(ConfigurationError, match=f"there is no program '{program}'"):
+            async with supervisor.service(Service("bad", argv=[program, "{port}"])):
+                raise AssertionError("it must not be started")
+
+
+async def test_program_that_cannot_be_run(supervisor: Supervisor, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF and so on")
+    program.chmod(0o755)
+    async with supervisor.service(Service("bad", argv=[program], restart=BRISK)) as service:
+        assert str(program) in (await failure_of(service)).reason
 
 
 async def test_script_with_a_syntax_error(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -341,7 +364,7 @@ async def test_who_depends_on_a_bad_service_is_told(supervisor: Supervisor, star
 @pytest.mark.parametrize("target", [bad_services.never_ready, bad_services.ignores_the_request_to_stop])
 async def test_leaving_is_bounded_whatever_a_service_does(starts: Path, target: Any) -> None:
     began = time.monotonic()
-    async with Supervisor(workers=1, env={"PYTHONPATH": str(Path(__file__).parents[1] / "targets")}) as supervisor:
+    async with Supervisor(workers=0, env={"PYTHONPATH": str(Path(__file__).parents[1] / "targets")}) as supervisor:
         service = await supervisor.service(bad(target, starts, stop=0.2, ready=TcpProbe())).__aenter__()
         async with asyncio.timeout(PATIENCE):
             while not pids(starts):  # noqa: ASYNC110  a file cannot tell

@@ -24,7 +24,7 @@ async def main(folder: Path) -> None:
     away = Service("away", target=bad_services.forks_away, args=(str(folder / "away"), str(strays)))
     lost = Service("lost", target=bad_services.never_ready, args=(str(folder / "lost"),))
     async with (
-        Supervisor(workers=1) as supervisor,
+        Supervisor(workers=0) as supervisor,
         supervisor.service(deaf) as first,
         supervisor.service(away) as second,
         supervisor.service(lost),
