@@ -268,9 +268,11 @@ def _look_at_naive(program: Path, result: Result) -> None:
 
 def _left(watch: _Watch) -> list[str]:
     deadline = time.monotonic() + GONE
-    while (left := [process.pid for process in watch.alive()]) and time.monotonic() < deadline:
+    left = watch.alive()
+    while left and time.monotonic() < deadline:
         time.sleep(0.05)
-    return [watch.seen[pid] for pid in left]
+        left = watch.alive()
+    return [watch.seen[process.pid] for process in left]
 
 
 def _tail(error: Exception) -> str:

@@ -187,7 +187,8 @@ TABLE = {
     "_blocking_map": row(f"{VALUES} _record _link _submission _blocking_handle"),
     "_blocking_service": row("exceptions _models _service_view"),
     "blocking": row(
-        f"{VALUES} _launch _remedies _spawn _link _submission _supervisor _blocking_handle _blocking_map _blocking_service"
+        f"{VALUES} _launch _remedies _spawn _link _submission _supervisor "
+        "_blocking_handle _blocking_map _blocking_service"
     ),
     "testing": row(f"{VALUES} _wire _state _supervisor blocking", packages=ENGINE),
     "config": row(VALUES, packages="msgspec"),

@@ -19,7 +19,7 @@ from orchestrator.exceptions import ConfigurationError, SupervisorClosed
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"workers": 0}, "workers"),
+        ({"workers": -1}, "workers"),
         ({"workers": True}, "workers"),
         ({"queue_size": 0}, "queue_size"),
         ({"isolation": "thread"}, "isolation"),

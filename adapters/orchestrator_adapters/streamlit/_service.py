@@ -42,8 +42,8 @@ def streamlit_service(
         port: `"auto"` for a free one, or a number.
         options: More options of `streamlit run` by their names in its configuration: `{"theme.base": "dark"}`.
         check: Run the page once at each start. The service is ready only when that went well, and a page that fails
-            ends its child: its error is the reason that the service gives. Otherwise the service is ready as soon as the
-            server is, whatever the page does.
+            ends its child: its error is the reason that the service gives. Otherwise the service is ready as soon as
+            the server is, whatever the page does.
         service: Options of `Service`, such as `health`, `restart`, `max_rss`, `depends_on` and `env`.
 
     Raises:
