@@ -46,6 +46,8 @@ def loader_of(starts: str) -> int | None:
                 return None  # it has loaded Python from there: a child of the app
         if os.path.samefile(f"/proc/{parent}/exe", sys.executable):
             return parent
+    except PermissionError:
+        pass  # another user's, such as the first process of the system: the loader is of the same user
     except OSError:
         return None
     # Somebody else has inherited this process, or started it within the app.

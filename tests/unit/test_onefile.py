@@ -48,6 +48,12 @@ def test_on_linux_it_is_the_same_file(monkeypatch: pytest.MonkeyPatch, unpacked:
     monkeypatch.setattr(sys, "executable", str(unpacked / "gone"))
     assert _onefile.loader_of("") is None
 
+    def samefile(one: str, other: str) -> bool:
+        raise PermissionError(13, "of another user, such as the first process", one)
+
+    monkeypatch.setattr(os.path, "samefile", samefile)
+    assert _onefile.loader_of("") == 0 and _onefile.loader_of("5") is None
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_parent_that_has_loaded_python_from_there_is_the_app(monkeypatch: pytest.MonkeyPatch, unpacked: Path) -> None:
