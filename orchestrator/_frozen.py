@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
-__all__ = ("executable", "freeze_support", "is_frozen", "without_loader")
+__all__ = ("APPS", "executable", "freeze_support", "is_frozen", "without_loader")
 
 FLAG = "--orchestrator-child"
 # After the token, when the start is to be the supervisor's guardian and no child.
@@ -29,9 +29,14 @@ EXIT_NO_FLAG = 65
 # An error of the program itself, in the same list.
 EXIT_TOO_MANY_STARTS = 70
 _EXIT_PARENT_GONE = 113
+# How the name of a supervisor's temp folder begins.
+_FOLDER = "orchestrator-"
 
 # What keeps a frozen app from starting itself for ever; see `_guards`. Tests take some out, to see what the others do.
 GUARDS = {"armed", "marker", "nested", "handshake"}
+
+# The frozen apps whose children this process is nested in.
+APPS = "ORCHESTRATOR_APPS"
 
 # The living starts of the app that one another led to. A person who starts an app anew from within, time and again,
 # ends the one before; a dozen at the same time is a program that takes `sys.executable` for a Python.
@@ -147,9 +152,10 @@ def _divert_multiprocessing() -> None:
     """Run as a child of multiprocessing, or as one of its other processes, if this start is one."""
     argv = getattr(sys, "argv", [])
     if is_multiprocessing_start():
-        # Functions of the main script are found once it has run, which is for later when this comes before it.
+        # Functions of the main script are found once it has run, which is for later when this comes before it. In a
+        # child of the app it never runs, so what was started from there needs none of it.
         main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
-        if os.path.basename(main) != _RUNTIME_HOOK:
+        if os.path.basename(main) != _RUNTIME_HOOK or os.environ.get(APPS):
             from multiprocessing import process, spawn
 
             process.ORIGINAL_DIR = None  # type: ignore[attr-defined]  # there is no main script to load
@@ -213,9 +219,21 @@ def _read(size: int) -> bytes:
     while len(data) < size:
         more = os.read(0, size - len(data))
         if not more:
-            os._exit(_EXIT_PARENT_GONE)
+            _leave()
         data += more
     return data
+
+
+def _leave() -> NoReturn:
+    """End, for the supervisor is gone; remove their two folders, which are empty: nobody else knows of them yet."""
+    # Nothing is imported here: the loader of an app in one file has removed what could be.
+    folder = os.environ.get("TMPDIR", "")
+    try:
+        if _FOLDER in folder:
+            os.rmdir(folder)
+            os.rmdir(os.path.dirname(folder))
+    finally:
+        os._exit(_EXIT_PARENT_GONE)
 
 
 def _end(code: int, problem: str) -> NoReturn:

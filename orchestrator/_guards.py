@@ -15,6 +15,7 @@ import os
 import sys
 
 from orchestrator import _frozen
+from orchestrator._frozen import APPS
 from orchestrator.child import _target
 from orchestrator.exceptions import LaunchError, SelfSpawnError
 
@@ -28,8 +29,6 @@ __all__ = ("APPS", "DEEPEST", "DEPTH", "check_app", "check_command", "check_dept
 # supervisors within jobs are more than anybody was seen to mean.
 DEPTH = "ORCHESTRATOR_DEPTH"
 DEEPEST = 4
-# The frozen apps whose children this process is nested in.
-APPS = "ORCHESTRATOR_APPS"
 
 _REMEDY = (
     "Make its first line `from orchestrator import freeze_support; freeze_support()`, before other imports, "

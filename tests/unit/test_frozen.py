@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import _freezer, _frozen
+from orchestrator import _freezer, _frozen, _wire
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +142,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", os.path.abspath("app"))
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", "0")
     monkeypatch.delenv(_frozen.STARTS, raising=False)
+    monkeypatch.delenv(_frozen.APPS, raising=False)
 
 
 def test_a_child_of_multiprocessing_is_one(monkeypatch: pytest.MonkeyPatch, frozen: None) -> None:
@@ -162,6 +163,10 @@ def test_a_child_of_multiprocessing_is_one(monkeypatch: pytest.MonkeyPatch, froz
     # In PyInstaller's hook it is too early: functions of the main script are not there.
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "/bundle/pyi_rth_orchestrator.py", raising=False)
     _frozen.freeze_support()
+    # But not for what a job has started, for the main script never runs in a child.
+    monkeypatch.setenv(_frozen.APPS, sys.executable)
+    with pytest.raises(Diverted):
+        _frozen.freeze_support()
 
 
 @pytest.mark.parametrize(
@@ -331,3 +336,20 @@ def test_a_compiled_app_that_does_not_say_where_it_is(monkeypatch: pytest.Monkey
     assert _frozen.executable() == str(tmp_path / "python")
     main.__compiled__.original_argv0 = str(tmp_path / "zero")
     assert _frozen.executable() == str(tmp_path / "zero")
+
+
+@pytest.mark.parametrize("begun", [b"", b"0000", b"000000ffabc"])
+def test_a_child_whose_supervisor_is_gone_at_once_leaves_no_folder(tmp_path: Path, begun: bytes) -> None:
+    folder = tmp_path / f"{_wire.FOLDER}x" / "w1-1"
+    folder.mkdir(parents=True)
+    code = "from orchestrator import freeze_support; freeze_support()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"{_frozen.FLAG}=a"],
+        input=begun,
+        env={**os.environ, _frozen.VARIABLE: "a", "TMPDIR": str(folder)},
+        cwd=Path(_wire.__file__).parents[1],
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 113
+    assert list(tmp_path.iterdir()) == []
