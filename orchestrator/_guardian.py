@@ -84,9 +84,9 @@ class Guardian:
         folder = os.fsencode(birth.temp).hex()
         line = f"born {birth.pid} {birth.started!r} {birth.marker} {folder}\n".encode()
         self._living[Identity(birth.pid, birth.started)] = line
-        if self.guards:
-            self._tell(line)
-        elif sys.platform != "win32" and not self._closing:
+        # Also to one that does not watch yet: what it was told at its start is not all any more.
+        self._tell(line)
+        if not self.guards and sys.platform != "win32" and not self._closing:
             # Right after the first child's spawn: both start at the same time, and this one is ready first.
             if self._task is None:
                 self._task = asyncio.create_task(self._keep(), name="guardian")
@@ -94,7 +94,7 @@ class Guardian:
 
     def buried(self, birth: Birth) -> None:
         """Tell it that nothing is left of a child."""
-        if self._living.pop(Identity(birth.pid, birth.started), None) is not None and self.guards:
+        if self._living.pop(Identity(birth.pid, birth.started), None) is not None:
             self._tell(f"buried {birth.pid} {birth.started!r}\n".encode())
 
     async def aclose(self) -> None:
@@ -110,7 +110,8 @@ class Guardian:
         await outlast(asyncio.ensure_future(asyncio.wait([self._task])))
 
     def _tell(self, line: bytes) -> None:
-        assert self._pipes is not None
+        if self._pipes is None:
+            return
         self._pipes.write(line)
         if self._pipes.unsent > _UNREAD:
             self._kill()
@@ -186,6 +187,7 @@ class Guardian:
             await pipes.drain()
         finally:
             watched, self.guards = self.guards, False
+            self._pipes = None
             self._settled.clear()
             self._disarm()
             await pipes.aclose()
