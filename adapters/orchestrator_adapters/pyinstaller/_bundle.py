@@ -107,9 +107,10 @@ def _order(analysis: Any) -> None:
 def _importers(analysis: Any) -> dict[str, set[str]]:
     """Return which packages import the module of each feature; the app's scripts are packages too."""
     found: dict[str, set[str]] = {}
+    graph = getattr(analysis, "graph", None)  # missing when the result of an earlier build is taken
     for feature in _trimming.FEATURES:
-        node = analysis.graph.find_node(feature.module)
-        nodes = analysis.graph.incoming(node) if node is not None else ()
+        node = graph.find_node(feature.module) if graph is not None else None
+        nodes = graph.incoming(node) if graph is not None and node is not None else ()
         names = {getattr(each, "identifier", None) for each in nodes}
         found[feature.module] = {name.partition(".")[0] for name in names if name}
     return found
