@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,3 +127,17 @@ def test_the_place_is_the_users_folder_for_what_can_be_made_again(monkeypatch: p
     assert _unpacking.folders({})[0] == "/home/me/Library/Caches/orchestrator/unpacked"
     monkeypatch.setattr(_unpacking.sys, "platform", "win32")
     assert _unpacking.folders({"LOCALAPPDATA": "/l"})[0] == "/l/orchestrator/unpacked"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="everybody has a folder of their own there")
+def test_what_somebody_else_could_have_written_is_not_run(tmp_path: Path) -> None:
+    files = archive(tmp_path, b"data")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    used: list[str] = []
+    _unpacking.provide(files, str(tmp_path / "archives"), [str(shared), str(tmp_path / "own")], used.extend)
+    assert Path(used[0]).is_relative_to(tmp_path / "own")
+    assert Path(used[0]).parent.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(OSError, match="somebody else"):
+        _unpacking.provide(files, str(tmp_path / "archives"), [str(shared)], used.extend)

@@ -122,7 +122,11 @@ def _is_used(feature: Feature, importers: dict[str, set[str]]) -> bool:
 
 def _installed() -> list[str]:
     """Return the folders of installed packages, and of Python itself."""
-    paths = [*site.getsitepackages(), *filter(None, map(sysconfig.get_path, ("purelib", "platlib", "stdlib")))]
+    paths = [
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        *filter(None, map(sysconfig.get_path, ("purelib", "platlib", "stdlib"))),
+    ]
     paths += [os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix)]
     return [*dict.fromkeys(path for each in paths for path in (each, os.path.realpath(each)))]
 

@@ -62,6 +62,8 @@ def provide(
     for place in places:
         folder = os.path.join(place, identity)
         try:
+            _claim(place)
+            _claim(folder)
             paths = [_whole(os.path.join(archives, archive), folder, name) for name, archive in files.items()]
             use(paths)
         except OSError as error:  # no room, no rights, or nothing may be run from there
@@ -72,20 +74,27 @@ def provide(
 
 
 def folders(environment: Mapping[str, str]) -> list[str]:
-    """Return where to unpack: the user's folder for what can be made again, else that for temporary files."""
+    """Return where to unpack: the user's folder for what can be made again, else one among the temporary files."""
     import tempfile
 
     if sys.platform == "win32":
         places = [environment.get("LOCALAPPDATA")]
-    elif sys.platform == "darwin":
-        places = [os.path.expanduser("~/Library/Caches")]
+        user = ""  # whose folder for temporary files it is
     else:
-        places = [environment.get("XDG_CACHE_HOME"), os.path.expanduser("~/.cache")]
-    return [
-        os.path.join(place, "orchestrator", "unpacked")
-        for place in [*places, tempfile.gettempdir()]
-        if place and os.path.isabs(place)
-    ]
+        caches = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+        places = [environment.get("XDG_CACHE_HOME"), os.path.expanduser(caches)]
+        user = f"-{os.geteuid()}"
+    found = [os.path.join(place, "orchestrator", "unpacked") for place in places if place and os.path.isabs(place)]
+    return [*found, os.path.join(tempfile.gettempdir(), f"unpacked-by-orchestrator{user}")]
+
+
+def _claim(folder: str) -> None:
+    """Make a folder of the user's own; what another user could write is not run."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if sys.platform != "win32":
+        state = os.lstat(folder)
+        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            raise PermissionError(f"{folder!r} belongs to, or may be written by, somebody else")
 
 
 def _identity(files: Mapping[str, str]) -> str:
@@ -118,9 +127,7 @@ def _unpack(archive: str, path: str) -> None:
     import lzma
     import tempfile
 
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    descriptor, new = tempfile.mkstemp(dir=folder)
+    descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path))
     try:
         with open(descriptor, "wb") as target, lzma.open(archive) as source:
             while piece := source.read(_PIECE):
