@@ -168,6 +168,7 @@ class Engine:
                             self.pool.protect_host()
                         opened.set_result(None)
                         await self._end.wait()
+                        self._kill_services()
                 except BaseException:
                     # The loop ends, or something in here is broken: the group waits for its children, so they go now.
                     self.hurry()
@@ -430,11 +431,12 @@ class Engine:
             await self._cancel_all()
         else:
             await self.jobs.idle.wait()
-        # Not before: jobs may use them.
-        if self._services is not None:
-            await self._services.stop_all()
-        self._end.set()
-        await outlast(self._task)
+        try:
+            if self._services is not None:
+                await self._services.stop_all()  # not before: jobs may use them
+        finally:
+            self._end.set()
+            await outlast(self._task)
 
     async def _cancel_all(self) -> None:
         self.hurry()

@@ -21,8 +21,18 @@ if TYPE_CHECKING:
     from orchestrator._worker import Worker
 
 # A dump is written within microseconds; this is for a machine that is very busy.
-_DUMP_TIME = 0.2
+DUMP_TIME = 0.2
 _LONGEST_DUMP = 256 * 1024
+
+
+def read_stack(path: str) -> str:
+    """Return the last stack that a child has written to a file, as a traceback; empty when there is none."""
+    try:
+        with open_file(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_DUMP))
+            return main_thread_of(file.read().decode("utf-8", "replace"))
+    except OSError:
+        return ""
 
 
 class Health:
@@ -92,7 +102,7 @@ class Health:
         pid = None if self._child is None else self._child.pid
         self._log("worker.suspected", "warning", pid=pid, silence=round(silence, 1), last_heard=worker.last_heard)
         worker.dump_stack()
-        self._timers.append(self._loop.call_later(_DUMP_TIME, self._tell_stack))
+        self._timers.append(self._loop.call_later(DUMP_TIME, self._tell_stack))
         worker.pool.relieve(worker)
 
     def _tell_stack(self) -> None:
@@ -112,14 +122,7 @@ class Health:
 
     def read_stack(self) -> str:
         """Return what the last `dump_stack` brought, as a traceback; empty when it brought nothing."""
-        if self._child is None:
-            return ""
-        try:
-            with open_file(self._child.stack_path()) as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_DUMP))
-                return main_thread_of(file.read().decode("utf-8", "replace"))
-        except OSError:
-            return ""
+        return "" if self._child is None else read_stack(self._child.stack_path())
 
     # Size and age
 

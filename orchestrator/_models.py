@@ -97,12 +97,13 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """When a worker's child is started again.
+    """When a worker's child, or a service, is started again.
 
     Args:
         backoff: Seconds before the second start after a child failed to become ready or died idle; doubles.
         max_backoff: The longest such wait in seconds.
-        max_restarts: How many such restarts a worker gets within `window` before the pool is broken.
+        max_restarts: How many such restarts a worker gets within `window` before the pool is broken, and how many a
+            service gets, of whatever kind, before it has failed.
         window: Seconds.
         cooldown: Seconds a broken pool waits before one child is tried again; doubles up to ten minutes.
     """

@@ -8,7 +8,10 @@ from orchestrator import _port
 from orchestrator.exceptions import LaunchError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+# What servers, and systems, say of a port that somebody has.
+_TAKEN = ("address already in use", "eaddrinuse", "only one usage of each socket address")
 
 
 class Address:
@@ -87,9 +90,12 @@ class Address:
         if self._reservation is not None:
             self._reservation.take_back()
 
-    def yield_port(self) -> bool:
-        """From now on let go of it for each process, which cannot share it; say whether that is new."""
-        return self._reservation is not None and self._reservation.yield_port()
+    def gave_way(self, stderr: Sequence[str]) -> bool:
+        """Return whether a process could not have its port because it minds that we are bound to it, and now can."""
+        said = "\n".join(stderr).lower()
+        return (
+            self._reservation is not None and any(words in said for words in _TAKEN) and self._reservation.yield_port()
+        )
 
     def close(self) -> None:
         """Let go of it for good."""

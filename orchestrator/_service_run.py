@@ -26,6 +26,7 @@ class Run:
         problem: What the last question for its readiness brought.
         ready_at: When it was ready; None if it was not.
         peak: Most memory that it was seen to have.
+        stack: Where it was when it was killed for not answering.
     """
 
     def __init__(self, began: float) -> None:
@@ -35,6 +36,7 @@ class Run:
         self.problem = ""
         self.ready_at: float | None = None
         self.peak: int | None = None
+        self.stack = ""
 
     @property
     def is_planned(self) -> bool:
@@ -58,6 +60,7 @@ class Run:
             phase="stopping" if self.is_planned else starting,
             detail=self.detail,
             stderr=child.stderr.tail(),
+            stack=self.stack,
             peak_memory=self.peak,
         )
 

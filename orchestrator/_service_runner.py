@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from orchestrator import _liveness, _state
 from orchestrator._child_process import Child, Exit
+from orchestrator._health import DUMP_TIME, read_stack
 from orchestrator._policy import ServiceGuard
 from orchestrator._resources import megabytes
 from orchestrator._service_address import Address
@@ -20,7 +21,7 @@ from orchestrator._service_spec import ServiceState
 from orchestrator._service_watch import Watch
 from orchestrator._spawn import NoSpawn
 from orchestrator._statistics import ServiceStatistics
-from orchestrator.exceptions import LaunchError, SelfSpawnError, ServiceFailed, SupervisorClosed
+from orchestrator.exceptions import ConfigurationError, LaunchError, SelfSpawnError, ServiceFailed, SupervisorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 _SEEN_AS = {"down": "backoff", "restarting": "stopping"}
 # For reading what came while something held up our loop.
 _READ_TIME = 0.1
-# What servers, and the system, call a port that somebody has.
-_TAKEN = ("address already in use", "eaddrinuse", "only one usage of each socket address")
 
 
 class Runner:
@@ -71,7 +70,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._asked = False  # somebody wants it started again: that is no failure of its own
-        self._closed = False
+        self._closed = self._doomed = False
         self._run = Run(0.0)
 
     # Looking
@@ -229,11 +228,11 @@ class Runner:
         try:
             await self._address.lend()
             await child.start()
-        except (NoSpawn, LaunchError) as error:
+        except (NoSpawn, LaunchError, ConfigurationError) as error:
             self._run.cause = self._run.cause or "start"
             self._run.detail = str(error)
             self._house.guarded(self.died, child, Exit(None, None))
-            self._buried(child, final=isinstance(error, NoSpawn | SelfSpawnError))
+            self._buried(child, final=isinstance(error, NoSpawn | SelfSpawnError | ConfigurationError))
             return
         self.log("service.started", pid=child.pid, port=self._address.port)
         if self.life.state != "starting":  # stopped while it was being spawned
@@ -269,11 +268,25 @@ class Runner:
             self._wait_for_start(bound if _liveness.is_stall(late) else _READ_TIME)
             return
         last = f"; {self._run.problem}" if self._run.problem else ""
-        self._kill_for("start", f"it was not ready within {bound:g} s{last}")
+        self._kill_unwell("start", f"it was not ready within {bound:g} s{last}")
 
     def _kill_for(self, cause: str, detail: str) -> None:
         self._run.cause, self._run.detail = cause, detail
         self._step("kill", detail)
+
+    def _kill_unwell(self, cause: str, detail: str) -> None:
+        """Kill it for not answering, once it had the time to write down where it is."""
+        if self._doomed or self.child is None:
+            return  # one bad answer may follow the other more quickly than that
+        self._doomed = True
+        self.child.dump_stack()
+        self._loop.call_later(DUMP_TIME, self._kill_dumped, self.child, cause, detail)
+
+    def _kill_dumped(self, child: Child, cause: str, detail: str) -> None:
+        self._doomed = False
+        if child is self.child and self.life.state in ("starting", "unhealthy"):
+            self._run.stack = read_stack(child.stack_path())
+            self._kill_for(cause, detail)
 
     # What the watch says
 
@@ -311,7 +324,7 @@ class Runner:
             self._step("sick", problem)
         if times >= self._spec.health.failures:
             checks = f"{times} health checks in a row" if times > 1 else "its health check"
-            self._kill_for("health", f"{checks} failed: {problem}")
+            self._kill_unwell("health", f"{checks} failed: {problem}")
 
     def weighed(self, memory: int) -> None:
         """Hear how much memory it has with all its descendants."""
@@ -376,7 +389,8 @@ class Runner:
         """Start it anew, whatever it does; returns when the old process is gone and the next one begins."""
         await self.until(lambda: self.life.state != "stopping")
         generation, state = self.generation, self.life.state
-        self._check_house()
+        if self._house.closing:
+            raise SupervisorClosed("the supervisor is closing; it starts no service")
         self._asked = True
         self._guard.reset()
         if state in ("starting", "ready", "unhealthy"):
@@ -387,10 +401,6 @@ class Runner:
         elif state in ("failed", "stopped"):
             await self.begin()
         await self.until(lambda: self.generation > generation or self.life.state in ("waiting", "failed", "stopped"))
-
-    def _check_house(self) -> None:
-        if self._house.closing:
-            raise SupervisorClosed("the supervisor is closing; it starts no service")
 
     def close(self) -> None:
         """Let go of its port, and of who reads about it."""
@@ -436,8 +446,8 @@ class Runner:
         )
         self.child = None
         if not run.is_planned:
-            fields = {"exit_code": end.code, "signal": end.signal, "detail": run.detail or None}
-            self.log("service.died", "warning", pid=child.pid, reason=certificate.reason, **fields)
+            told = {"reason": certificate.reason, "detail": run.detail or None}
+            self.log("service.died", "warning", pid=child.pid, exit_code=end.code, signal=end.signal, **told)
         self._step("died", self.reason if run.is_planned else f"it {certificate._end()}")
 
     def _buried(self, child: Child, *, final: bool = False) -> None:
@@ -463,9 +473,9 @@ class Runner:
             self._step("buried", reason)
             return
         delay: float | None = 0.0
-        if not self._asked and not self._may_have_port_now(child):
-            now = self._loop.time()
-            delay = self._guard.ended(now, None if self._run.ready_at is None else now - self._run.ready_at)
+        ready_at, now = self._run.ready_at, self._loop.time()
+        if not self._asked and not (ready_at is None and self._address.gave_way(child.stderr.tail())):
+            delay = self._guard.ended(now, None if ready_at is None else now - ready_at)
         if delay is None:
             times = f"it ended {self._guard.ends} times, most recently: " if self._guard.ends > 1 else ""
             self._fail(f"{times}{reason}")
@@ -477,17 +487,11 @@ class Runner:
         self._step("wait", reason)
         self._timer = self._loop.call_later(delay, self._start)
 
-    def _may_have_port_now(self, child: Child) -> bool:
-        """Return whether it could not be bound to its port because we are, in a way that it minds, and can be now."""
-        said = "\n".join(child.stderr.tail()).lower()
-        return self._run.ready_at is None and any(words in said for words in _TAKEN) and self._address.yield_port()
-
     def kill_now(self) -> None:
         """Kill its process and all that it started, without waiting."""
-        killset = None if self.child is None else self.child.killset
-        if killset is not None:
+        if self.child is not None and self.child.killset is not None:
             with contextlib.suppress(OSError):
-                killset.kill_now()
+                self.child.killset.kill_now()
 
     def log(self, event: str, level: str = "info", **fields: Any) -> None:
         self._house.log(event, level, service=self.name, generation=self.generation, **fields)

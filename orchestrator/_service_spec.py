@@ -129,7 +129,8 @@ class Service:
         health: A probe that a ready service must go on to answer.
         start_timeout: Seconds that it has for becoming ready.
         restart: When it is started again; a service that ends is, with code 0 too.
-        stop: Seconds that it has for ending after it was asked to; then it is killed with all that it started.
+        stop: Seconds that it has for ending after it was asked to, by SIGTERM; then it is killed with all that it
+            started. (On Windows nobody can ask a foreign program, which is killed at once.)
         max_rss: Restart it when it and its descendants have more bytes of memory than this.
         depends_on: Names of services that must be ready before it is started, and that outlive it.
         env: Environment variables to set (or, with None, to remove), beside those of the supervisor's children.

@@ -138,6 +138,8 @@ class ServiceFailed(OrchestratorError):
         text = f"service {service!r} is {state}: {reason}" if reason else f"service {service!r} is {state}"
         if certificate is not None and certificate.stderr:
             text += "\n\nThe last lines of its stderr:\n" + "\n".join(certificate.stderr)
+        if certificate is not None and certificate.stack:
+            text += f"\n\nIt hung at:\n{certificate.stack}"
         super().__init__(text)
         self.service = service
         self.state = state

@@ -157,7 +157,7 @@ TABLE = {
     "_service_hearing": row("_events _frames _wire"),
     "_service_plan": row(f"{VALUES} _wire _codec _targets _foreign_child _service_spec child"),
     "_service_runner": row(
-        f"{VALUES} _state _policy _liveness _resources _spawn _child_process _service_address _service_hearing "
+        f"{VALUES} _state _policy _liveness _resources _spawn _health _child_process _service_address _service_hearing "
         "_service_history _service_run _service_spec _service_watch"
     ),
     "_services": row("exceptions _child_process _foreign_child _memory _service_runner"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -67,12 +68,14 @@ async def test_one_that_dies_whenever_it_is_ready_is_given_up(supervisor: Superv
 
 async def test_one_that_is_never_ready_is_killed_and_says_so(supervisor: Supervisor) -> None:
     spec = Service(
-        "slow", target=serving.never_ready, start_timeout=1.0, stop=0.1, restart=RestartPolicy(max_restarts=0)
+        "slow", target=serving.never_ready, start_timeout=6.0, stop=0.1, restart=RestartPolicy(max_restarts=0)
     )
     failed = await failure(supervisor, spec)
-    assert "it was not ready within 1 s; nothing listens on 127.0.0.1 port" in failed.reason
+    assert "it was not ready within 6 s; nothing listens on 127.0.0.1 port" in failed.reason
     assert failed.certificate is not None
     assert failed.certificate.reason == "start" and failed.certificate.stderr == ("loading for ever",)
+    if sys.platform != "win32":
+        assert "in never_ready" in failed.certificate.stack and "It hung at:" in str(failed)
     assert failed.certificate.pid is not None and not lives(failed.certificate.pid)
 
 
@@ -113,6 +116,13 @@ async def test_two_services_cannot_have_one_port(supervisor: Supervisor) -> None
         async with supervisor.service(Service("two", target=serving.serve, port=one.port)) as two:
             assert two.state == "failed" and f"port {one.port}" in two.reason
         await one.wait_ready(LONG)
+
+
+async def test_a_variable_of_ours_is_refused_with_its_name(supervisor: Supervisor) -> None:
+    spec = Service("ui", target=serving.serve, env={"ORCHESTRATOR_DEPTH": "1"})
+    assert "env['ORCHESTRATOR_DEPTH']" in (await failure(supervisor, spec)).reason
+    async with supervisor.service(Service("ui", target=serving.serve)) as service:
+        await service.wait_ready(LONG)
 
 
 async def test_a_script_with_a_syntax_error_is_refused_with_its_line(supervisor: Supervisor, tmp_path: Path) -> None:
