@@ -120,7 +120,7 @@ def test_a_page_runs_a_browser_job(supervisor: BlockingSupervisor, visit: Any) -
 
 @pytest.mark.parametrize("whom", ["host", "page"])
 def test_nothing_is_left_when_the_host_or_the_page_is_killed(visit: Any, tmp_path: Path, whom: str) -> None:
-    command = [sys.executable, str(TARGETS / "serving_host.py"), str(PAGE)]
+    command = [sys.executable, str(TARGETS / "page_serving_host.py"), str(PAGE)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as host:
         try:
