@@ -13,8 +13,8 @@ from orchestrator._freezer import executable, find_browsers, is_frozen, without_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import NoReturn
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
 
 __all__ = ("APPS", "executable", "freeze_support", "is_frozen", "without_loader")
 
@@ -156,9 +156,11 @@ def _divert_multiprocessing() -> None:
         # child of the app it never runs, so what was started from there needs none of it.
         main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
         if os.path.basename(main) != _RUNTIME_HOOK or os.environ.get(APPS):
+            from functools import partial
             from multiprocessing import process, spawn
 
             process.ORIGINAL_DIR = None  # type: ignore[attr-defined]  # there is no main script to load
+            spawn.prepare = partial(_prepare, spawn.prepare)
             spawn.freeze_support()
     elif "-c" in argv[1:-1]:
         place = argv.index("-c")
@@ -166,6 +168,16 @@ def _divert_multiprocessing() -> None:
         if program.startswith(_MULTIPROCESSING_PROGRAMS) and all(word.startswith("-") for word in argv[1:place]):
             exec(program, {"__name__": "__main__"})
             sys.exit()
+
+
+def _prepare(prepare: Callable[[dict[str, Any]], None], data: dict[str, Any]) -> None:
+    """Take over what multiprocessing tells its child, but that its modules are only where the parent has them.
+
+    An app in one file that a job starts has unpacked its own: the parent's folder holds none that it can load.
+    """
+    others = data.get("sys_path") or []
+    data["sys_path"] = [*sys.path, *(path for path in others if path not in sys.path)]
+    prepare(data)
 
 
 def _settle_in() -> None:
