@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from freezing import Builder
-from frozen_desks import FILES, get, open_desk, until
+from frozen_desks import FILES, get, open_desk
 
 BOUND = 200 * 2**20
 LEAK = 60  # MiB a page
@@ -16,7 +16,7 @@ def test_a_leaking_service_is_restarted_and_main_stays_flat(build: Builder, tmp_
     with open_desk(build(FILES, "--onedir", "--windowed"), tmp_path, TEST_MAX_RSS=str(BOUND)) as desk:
         url, before = desk.state()["url"], []
         for _ in range(3):
-            state = until(lambda: (now := desk.state())["state"] == "ready" and now)
+            state = desk.ready()
             before.append(state["rss"])
             for _ in range(40):
                 try:
@@ -25,11 +25,7 @@ def test_a_leaking_service_is_restarted_and_main_stays_flat(build: Builder, tmp_
                     break  # it was killed while it answered
                 if desk.state()["service"] != state["service"]:
                     break
-            now = until(
-                lambda old=state["service"]: (
-                    (now := desk.state())["state"] == "ready" and now["service"] not in (None, old) and now
-                )
-            )
+            now = desk.ready(instead_of=state["service"])
             assert now["url"] == url
             assert get(url, 30)["pid"] == now["service"]
             print(f"restart {now['restarts']}: main has {now['rss'] / 2**20:.0f} MiB; {now['reason']}")

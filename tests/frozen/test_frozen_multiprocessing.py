@@ -25,7 +25,7 @@ def check(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("option", ["--onedir", pytest.param("--onefile", marks=ONE_FILE)])
 def test_main_and_a_job_each_run_a_process_and_a_pool(build: Builder, tmp_path: Path, option: str, whose: str) -> None:
     program = build(FILES, option, "--windowed")
-    with open_desk(program, tmp_path, allowed=16, TEST_WORKERS="1", TEST_FREEZE_SUPPORT=whose) as desk:
+    with open_desk(program, tmp_path, allowed=24, TEST_WORKERS="1", TEST_FREEZE_SUPPORT=whose) as desk:
         check(desk.main("multiprocess"))
         in_a_job = desk.job("multiprocess")
         check(in_a_job)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from freezing import Builder, run
+from frozen_desks import at_home
 from naive_apps import APPS, NAIVE, NAIVE_OPTIONS
 
 REMEDY = "freeze_support()"
@@ -35,7 +36,7 @@ def starts(tmp_path: Path) -> Path:
 def tried(program: Path, starts: Path, how: str, guards: str | None = None, most: int = 8) -> tuple[int, str, int]:
     """Return the app's exit code, what it printed, and how often it was started in all."""
     env = {"TEST_HOW": how, "TEST_STARTS": str(starts), "TEST_GUARDS": guards, "TEST_MOST_STARTS": str(most)}
-    done = run(program, allowed=max(STORM, most), env=env)
+    done = run(program, allowed=max(STORM, most), env=env | at_home(starts.parent))
     print(done.stdout, done.stderr)
     return done.returncode, done.stdout + done.stderr, len([*starts.iterdir()])
 

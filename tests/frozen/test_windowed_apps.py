@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from freezing import Builder, Running, start
-from frozen_desks import FILES, get, open_desk, until
+from frozen_desks import FILES, at_home, get, open_desk, until
 from naive_apps import NAIVE, NAIVE_OPTIONS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the streams")
@@ -40,7 +40,7 @@ def test_a_naive_app_without_streams_writes_what_to_do_into_the_log_folder(build
     home.mkdir()
     starts = tmp_path / "starts"
     starts.mkdir()
-    env = {"HOME": str(home), "XDG_STATE_HOME": None, "TEST_STARTS": str(starts)}
+    env = at_home(home) | {"TEST_STARTS": str(starts)}
     with without_streams(program, allowed=10, env=env) as app:
         assert app.process.wait(60) != 0
         assert not app.wait_gone(3)

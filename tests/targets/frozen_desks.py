@@ -63,6 +63,16 @@ class Desk:
         found: dict[str, Any] = get(self.url)
         return found
 
+    def ready(self, instead_of: int | None = None) -> dict[str, Any]:
+        """Wait until the service is ready, in another process than the one that was killed, and return the state."""
+
+        def ready() -> dict[str, Any] | None:
+            state = self.state()
+            return state if state["state"] == "ready" and state["service"] not in (None, instead_of) else None
+
+        found: dict[str, Any] = until(ready)
+        return found
+
     def page(self) -> dict[str, Any]:
         """Return what the service says of itself."""
         found: dict[str, Any] = get(self.state()["url"], timeout=5)
@@ -90,6 +100,11 @@ def _query(name: str, arguments: Mapping[str, str]) -> str:
     return urllib.parse.urlencode({"name": name, **arguments})
 
 
+def at_home(folder: Path) -> dict[str, str | None]:
+    """Return the variables that have an app write its log there, and not into that of the person who tests."""
+    return {"HOME": str(folder), "LOCALAPPDATA": str(folder), "XDG_STATE_HOME": None}
+
+
 @contextmanager
 def open_desk(
     program: Path,
@@ -102,7 +117,7 @@ def open_desk(
     """Start the app and wait until its service is ready."""
     here = folder / "here"
     with (folder / "errors").open("wb") as errors:
-        variables = {"TEST_ANNOUNCE": str(here), **env}
+        variables = {"TEST_ANNOUNCE": str(here), **at_home(folder), **env}
         with starting(program, allowed=allowed, env=variables, stderr=errors) as app:
 
             def announced() -> bool:
@@ -142,9 +157,9 @@ class Polled:
             self.took.append(time.monotonic() - began)
 
 
-def alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
+def dead(pid: int) -> bool:
+    """Return whether a process runs no more; a zombie does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return False
+        return True

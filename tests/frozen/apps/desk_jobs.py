@@ -29,7 +29,7 @@ def who() -> dict[str, Any]:
 def streams() -> list[str | None]:
     """Return what the standard streams are."""
     print("to somebody, or nobody")
-    return [stream and type(stream).__name__ for stream in (sys.stdin, sys.stdout, sys.stderr)]
+    return [None if stream is None else type(stream).__name__ for stream in (sys.stdin, sys.stdout, sys.stderr)]
 
 
 def import_late(notes: str) -> None:
