@@ -41,6 +41,7 @@ def main() -> int:
             "page.py",
             health=HttpProbe("/_stcore/health", every=10, timeout=10, failures=3),
             max_rss=MOST_MEMORY,
+            start_timeout=300,  # the first start of a frozen app unpacks what is large, on an old computer too
             options={"client.toolbarMode": "minimal"},
         )
         # The supervisor has no workers: the page has a supervisor of its own for its jobs.

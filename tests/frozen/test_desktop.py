@@ -25,9 +25,15 @@ def program(build: Builder) -> Path:
     return build(SOURCE, "--onedir", "--windowed")
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the app unpacks what is large, once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> DesktopRun:
-    return DesktopRun(tmp_path)
+def desk(tmp_path: Path, cache: Path) -> DesktopRun:
+    return DesktopRun(tmp_path, cache)
 
 
 @pytest.fixture

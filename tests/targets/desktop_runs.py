@@ -23,7 +23,7 @@ class DesktopRun:
         environment: To start it with: a home of its own, and no browser that would open.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, cache: Path | None = None) -> None:
         self._state = home / "state"
         self._opened = home / "opened"
         programs = home / "programs"
@@ -35,6 +35,7 @@ class DesktopRun:
         self.environment: Mapping[str, str] = {
             "HOME": str(home),
             "XDG_STATE_HOME": str(self._state),
+            "XDG_CACHE_HOME": str(cache or home / "cache"),
             "PATH": os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)]),
             "BROWSER": "true",
             "LC_ALL": "C.UTF-8",
