@@ -220,6 +220,7 @@ def test_python_of_an_embedding_host_is_asked_once(
     with pytest.raises(LaunchError):
         _launch.describe()  # what is known is known
     monkeypatch.setattr(_python, "_probed", {})
+    monkeypatch.setattr(_python, "_PROBE", 30.0)
     assert _launch.describe().command[0] == python
 
 
