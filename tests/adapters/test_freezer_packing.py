@@ -141,3 +141,24 @@ def test_what_somebody_else_could_have_written_is_not_run(tmp_path: Path) -> Non
     assert Path(used[0]).parent.stat().st_mode & 0o777 == 0o700
     with pytest.raises(OSError, match="somebody else"):
         _unpacking.provide(files, str(tmp_path / "archives"), [str(shared)], used.extend)
+
+
+def test_the_next_build_takes_what_an_earlier_one_has_compressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(_unpacking.sys, "platform", "linux")
+    kept = _packing.archives_folder(tmp_path / "work")
+    assert kept == tmp_path / "cache" / "orchestrator" / "packed"
+    (tmp_path / "file").write_bytes(b"data" * 1000)
+    first = _packing._pack(tmp_path / "file", kept)
+    before = first.stat().st_ino
+    old = kept / "old.xz"
+    old.write_text("")
+    _unpacking.os.utime(old, (0, 0))
+    assert _packing.archives_folder(tmp_path / "work") == kept and not old.exists()
+    assert _packing._pack(tmp_path / "file", kept) == first and first.stat().st_ino == before
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a-file"))
+    assert _packing.archives_folder(tmp_path / "work") == tmp_path / "work"

@@ -63,7 +63,7 @@ class Builder:
             place = (Path(self._kept) if self._kept else self._folder) / key
             done = place / "built"
             if not done.exists():
-                _build(place, sources, options, main, hooks=hooks)
+                _build(place, sources, options, main, place.parent / "caches", hooks=hooks)
                 done.touch()
             self.logs[program(place, main)] = (place / "pyinstaller.log").read_text("utf-8", "replace")
             found = self._built[key] = program(place, main)
@@ -98,13 +98,17 @@ def _digest(sources: Mapping[str, bytes], words: tuple[str, ...]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _build(place: Path, sources: Mapping[str, bytes], options: tuple[str, ...], main: str, *, hooks: bool) -> None:
+def _build(
+    place: Path, sources: Mapping[str, bytes], options: tuple[str, ...], main: str, caches: Path, *, hooks: bool
+) -> None:
     shutil.rmtree(place, ignore_errors=True)
     for name, data in sources.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(data)
     # Its own cache: of the user's, --clean would take what another build is just writing.
     env = os.environ | {"PYINSTALLER_CONFIG_DIR": str(place / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    # What one build has compressed, the next one takes.
+    env |= {"XDG_CACHE_HOME": str(caches), "LOCALAPPDATA": str(caches)}
     if not hooks:
         (place / "without-hooks").mkdir()
         (place / "without-hooks" / "sitecustomize.py").write_text(_WITHOUT_OUR_HOOKS)

@@ -73,7 +73,9 @@ def trim(analysis: Any, *, keep: Sequence[str] = (), configuration: Configuratio
             setattr(analysis, name, _stripping.strip(result.kept, work / "stripped", installed))
     if chosen.pack:
         # What was a program or a library is data when it is packed.
-        left = _packing.pack([*analysis.binaries, *analysis.datas], work / "packed", chosen.keep)
+        found = [*analysis.binaries, *analysis.datas]
+        kept = _packing.archives_folder(work / "packed")
+        left = _packing.pack(found, work / "packed", chosen.keep, kept=kept)
         analysis.binaries = [entry for entry in left if entry[2] in ("BINARY", "EXTENSION")]
         analysis.datas = [entry for entry in left if entry[2] not in ("BINARY", "EXTENSION")]
     after = [*analysis.binaries, *analysis.datas]

@@ -8,13 +8,14 @@ import lzma
 import os
 import platform
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_adapters.pyinstaller._unpacking import FOLDER, LIST
+from orchestrator_adapters.pyinstaller._unpacking import FOLDER, LIST, claim, folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # A quarter of the time of the usual preset, and a tenth larger. What is known of the processor's jumps saves 4 %.
 _LZMA: dict[str, Any] = {"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 1 << 25}
 _FILTERS = [{"id": lzma.FILTER_X86}] if platform.machine().lower() in ("x86_64", "amd64") else []
+# Seconds; whoever has not built an app for so long can wait for a minute.
+_KEPT = 30 * 24 * 3600.0
 # A smaller group is not worth that somebody waits for it.
 _SMALLEST = 20_000_000
 
@@ -58,13 +61,14 @@ GROUPS = (
 )
 
 
-def pack(entries: Sequence[Entry], folder: Path, keep: Sequence[str] = ()) -> list[Entry]:
+def pack(entries: Sequence[Entry], folder: Path, keep: Sequence[str] = (), *, kept: Path | None = None) -> list[Entry]:
     """Return the entries with what belongs to groups compressed, and a list of it for the app.
 
     Args:
         entries: Files of the bundle.
-        folder: Where compressed files are written.
+        folder: Where files are written for this build.
         keep: Patterns of names that stay as they are.
+        kept: Where compressed files are written instead, for the next build to find them.
     """
     left = list(entries)
     listed: dict[str, object] = {}
@@ -74,7 +78,7 @@ def pack(entries: Sequence[Entry], folder: Path, keep: Sequence[str] = ()) -> li
             continue
         left = [entry for entry in left if entry not in chosen]
         with ThreadPoolExecutor(2) as pool:
-            archives = list(pool.map(lambda entry: _pack(Path(entry[1]), folder), chosen))
+            archives = list(pool.map(lambda entry: _pack(Path(entry[1]), kept or folder), chosen))
         left += [(os.path.join(FOLDER, archive.name), str(archive), "DATA") for archive in archives]
         files = {PurePath(name).name: archive.name for (name, _, _), archive in zip(chosen, archives, strict=True)}
         listed[group.module] = {"kind": group.kind, "files": files}
@@ -104,4 +108,22 @@ def _pack(path: Path, folder: Path) -> Path:
         new = archive.with_suffix(f".{os.urandom(4).hex()}")
         new.write_bytes(lzma.compress(data, filters=[*_FILTERS, _LZMA]))
         new.replace(archive)
+    os.utime(archive)
     return archive
+
+
+def archives_folder(otherwise: Path) -> Path:
+    """Return the user's folder that keeps compressed files from one build to the next: they take a minute or two.
+
+    Args:
+        otherwise: What to take if that folder cannot be used.
+    """
+    place = Path(folders(os.environ)[0]).with_name("packed")
+    try:
+        claim(str(place))
+        for path in place.iterdir():
+            if time.time() - path.stat().st_mtime > _KEPT:
+                path.unlink(missing_ok=True)
+    except OSError:
+        return otherwise
+    return place

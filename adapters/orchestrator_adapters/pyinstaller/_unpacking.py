@@ -62,8 +62,8 @@ def provide(
     for place in places:
         folder = os.path.join(place, identity)
         try:
-            _claim(place)
-            _claim(folder)
+            claim(place)
+            claim(folder)
             paths = [_whole(os.path.join(archives, archive), folder, name) for name, archive in files.items()]
             use(paths)
         except OSError as error:  # no room, no rights, or nothing may be run from there
@@ -88,7 +88,7 @@ def folders(environment: Mapping[str, str]) -> list[str]:
     return [*found, os.path.join(tempfile.gettempdir(), f"unpacked-by-orchestrator{user}")]
 
 
-def _claim(folder: str) -> None:
+def claim(folder: str) -> None:
     """Make a folder of the user's own; what another user could write is not run."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     if sys.platform != "win32":
