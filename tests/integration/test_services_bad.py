@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import socket
 import sys
@@ -30,6 +29,10 @@ pytestmark = [
 ]
 
 PATIENCE = 60.0
+MUTE = """import sys, time
+print("still looking for my glasses", file=sys.stderr, flush=True)
+time.sleep(3600)
+"""
 # Waits short enough for a test, and few enough starts to be counted.
 BRISK = RestartPolicy(backoff=0.02, max_backoff=0.05, max_restarts=2)
 MOST_STARTS = 3
@@ -133,15 +136,17 @@ async def test_server_that_cannot_share_its_port(supervisor: Supervisor, tmp_pat
 # What never becomes ready
 
 
-async def test_service_that_never_listens(supervisor: Supervisor, starts: Path) -> None:
-    async with supervisor.service(bad(bad_services.never_ready, starts, start_timeout=0.5)) as service:
+async def test_service_that_never_listens(supervisor: Supervisor, tmp_path: Path) -> None:
+    script = tmp_path / "mute.py"  # it imports little, so that a busy machine lets it speak in time
+    script.write_text(MUTE, "utf-8")
+    once = RestartPolicy(max_restarts=0)
+    async with supervisor.service(Service("bad", script=script, start_timeout=4, restart=once)) as service:
         failed = await failure_of(service)
-        assert re.search(r"not ready within 0\.5 s", failed.reason)
-        assert "nothing listens" in failed.reason
+        assert "not ready within 4 s" in failed.reason and "nothing listens" in failed.reason
         assert failed.certificate is not None
         assert "still looking for my glasses" in failed.certificate.stderr
-    assert 1 <= len(pids(starts)) <= MOST_STARTS
-    assert not any(map(lives, pids(starts)))
+        assert failed.certificate.pid is not None and not lives(failed.certificate.pid)
+        assert service.restarts == 0
 
 
 @pytest.mark.parametrize(
@@ -273,7 +278,7 @@ async def test_service_that_is_killed_comes_back_on_its_port(supervisor: Supervi
 
 
 async def test_service_that_becomes_deaf(supervisor: Supervisor, starts: Path) -> None:
-    health = HttpProbe("/", timeout=0.5, every=0.1, failures=2)
+    health = HttpProbe("/", timeout=2, every=0.1, failures=2)
     async with supervisor.service(bad(bad_services.good, starts, ready=HttpProbe("/"), health=health)) as service:
         await service.wait_ready(PATIENCE)
         url, first = service.url, service.pid
@@ -281,7 +286,7 @@ async def test_service_that_becomes_deaf(supervisor: Supervisor, starts: Path) -
         assert await ask(url, "/deafen") == str(first)
         await states
         assert service.url == url and await ask(url) == str(service.pid) != str(first)
-        assert "not answered within 0.5 s" in str(service.last_death)
+        assert "not answered within 2 s" in str(service.last_death)
     assert not any(map(lives, pids(starts)))
 
 
@@ -301,7 +306,7 @@ async def test_service_that_ignores_the_request_to_stop(supervisor: Supervisor, 
         await service.wait_ready(PATIENCE)
         pid, began = service.pid, time.monotonic()
         await service.stop()
-        assert 0.4 < time.monotonic() - began < 15
+        assert 0.4 < time.monotonic() - began < 30
         assert service.state == "stopped" and not lives(pid)
         with pytest.raises(ServiceFailed, match="stopped"):
             await service.wait_ready(PATIENCE)
@@ -370,5 +375,5 @@ async def test_leaving_is_bounded_whatever_a_service_does(starts: Path, target: 
             while not pids(starts):  # noqa: ASYNC110  a file cannot tell
                 await asyncio.sleep(0.01)
         began = time.monotonic()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     assert service.state == "stopped" and not any(map(lives, pids(starts)))

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and for
 TARGETS = Path(__file__).parents[1] / "targets"
 PATIENCE = 60.0
 # Promised are three seconds; the rest is for a machine that has more to do.
-SOON = 15.0
+SOON = 30.0
 
 
 def lives(pid: int) -> bool:
@@ -70,7 +70,7 @@ def until_asked_again(url: str) -> None:
 
 @pytest.mark.usefixtures("no_task_left")
 async def test_service_is_not_blamed_for_a_program_that_does_not_listen(tmp_path: Path) -> None:
-    health = HttpProbe("/slow", timeout=2, every=0.02, failures=1)
+    health = HttpProbe("/slow", timeout=4, every=0.02, failures=1)
     spec = Service("well", target=bad_services.good, args=(str(tmp_path / "starts"),), health=health)
     async with (
         Supervisor(workers=0, env={"PYTHONPATH": str(TARGETS)}) as supervisor,
@@ -81,7 +81,7 @@ async def test_service_is_not_blamed_for_a_program_that_does_not_listen(tmp_path
         assert url is not None
         await asyncio.to_thread(until_asked_again, url)
         # A question has been asked, and its answer comes while nobody here listens.
-        time.sleep(5)
+        time.sleep(7)
         for _ in range(2):
             await asyncio.to_thread(until_asked_again, url)
         assert (service.pid, service.restarts, service.last_death) == (pid, 0, None)
