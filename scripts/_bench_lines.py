@@ -343,7 +343,7 @@ LINES: tuple[Line, ...] = (
         OURS,
         {"rounds": 5},
         {"rounds": 3},
-        timeout=1200,
+        timeout=1800,
         weight=0.2,
         asked=True,
     ),
