@@ -31,7 +31,7 @@ def test_an_app_without_streams_keeps_its_service_and_runs_jobs(build: Builder, 
         psutil.Process(before["service"]).kill()
         until(lambda: get(before["url"], 5)["pid"] != before["service"])
         assert desk.quit() == 0
-        assert not desk.app.wait_gone(3)
+        assert not desk.app.wait_gone(15)
 
 
 def test_a_naive_app_without_streams_writes_what_to_do_into_the_log_folder(build: Builder, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_naive_app_without_streams_writes_what_to_do_into_the_log_folder(build
     env = at_home(home) | {"TEST_STARTS": str(starts)}
     with without_streams(program, allowed=10, env=env) as app:
         assert app.process.wait(60) != 0
-        assert not app.wait_gone(3)
+        assert not app.wait_gone(15)
     assert len([*starts.iterdir()]) == 1
     logs = {path: path.read_text("utf-8", "replace") for path in home.rglob("*.log")}
     assert [path for path, text in logs.items() if "freeze_support()" in text], logs
