@@ -365,6 +365,9 @@ class InlineChild:
     def report(self, text: str) -> None:
         self._say({"type": "log", "fence": None, "stream": "stderr", "text": self.stderr.redact(text)})
 
+    def load_main(self) -> None:
+        """Do nothing: the main script runs in this very process."""
+
     # Running
 
     def _find(self, frame: dict[str, Any]) -> _target.Target:

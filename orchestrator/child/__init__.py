@@ -29,6 +29,7 @@ __all__ = (
     "effect_begin",
     "effect_done",
     "emit",
+    "load_main",
     "log",
     "params",
     "permit",
@@ -77,6 +78,20 @@ def emit(value: Any) -> None:
     scope = current()
     if scope is not None:
         scope.emit(value)
+
+
+def load_main() -> None:
+    """Load the program's main script (or `-m` module) here, once, as `__mp_main__`; `__main__` is that one then.
+
+    A job whose target is in it finds it loaded. Others need this before they rebuild a value that names `__main__`.
+    Outside a child there is nothing to do.
+
+    Raises:
+        ImportError: If it cannot be loaded a second time: there is none, or it is a page, a notebook or a frozen app.
+    """
+    scope = current()
+    if scope is not None:
+        scope.host.load_main()
 
 
 def artifact(path: str | PathLike[str], name: str | None = None) -> None:

@@ -446,6 +446,10 @@ class Runtime:
         target = self._targets.get(reference)
         if target is None:
             if reference.startswith(f"{_target.MAIN}:"):
-                _target.load_main(self.init.get("main") or {})
+                self.load_main()
             target = self._targets[reference] = _target.find(reference)
         return target
+
+    def load_main(self) -> None:
+        """Load the main script of the program that started this child, at first use."""
+        _target.load_main(self.init.get("main") or {})
