@@ -1,0 +1,78 @@
+"""The future of one call; only here are the states of futures changed."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator_adapters.executor._pool import Pool
+
+# Names that the standard library's own futures and waiters know; it has no public ones for them.
+_PENDING, _RUNNING, _CANCELLED, _NOTIFIED = "PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED"
+
+
+class Call(Future[Any]):
+    """A future that tells its pool of a cancel.
+
+    Args:
+        pool: Where the call runs.
+        label: What the called function is called.
+
+    Attributes:
+        text: The call, pickled, in base64; None once it has gone to a child, or is not wanted any more.
+        share: How much room it takes among those that are handed over to children.
+    """
+
+    def __init__(self, pool: Pool, label: str) -> None:
+        super().__init__()
+        self.text: str | None = None
+        self.label = label
+        self.share = 1.0
+        self._pool = pool
+
+    def cancel(self) -> bool:
+        """Cancel the call if it does not run yet; with `kill_running` also one that runs, which is killed.
+
+        Returns:
+            Whether it is cancelled.
+        """
+        if super().cancel():
+            self.text = None
+            self._notify()
+            return True
+        if not self._pool.kill_running:
+            return False
+        condition: Any = self._condition
+        with condition:
+            if self._state != _RUNNING:
+                return self.cancelled()
+            self._state = _CANCELLED
+            self._notify()
+        invoke: Any = self._invoke_callbacks  # type: ignore[attr-defined]
+        self._pool.kill(self)
+        invoke()
+        return True
+
+    def begin(self) -> bool:
+        """Note that it runs from now on; returns False if it was cancelled before."""
+        with self._condition:
+            if self._state != _PENDING:
+                return False
+            self._state = _RUNNING
+            return True
+
+    def settle(self, value: Any = None, error: BaseException | None = None) -> None:
+        """Set how it ended, unless it was cancelled meanwhile."""
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                self.set_result(value)
+            else:
+                self.set_exception(error)
+
+    def _notify(self) -> None:
+        """Tell those who wait for several futures, as they are told nothing by a cancel alone."""
+        with self._condition:
+            if self._state == _CANCELLED:
+                self.set_running_or_notify_cancel()

@@ -1,0 +1,131 @@
+"""Calls as they run in a child: unpickled, called, and their results pickled. A child imports only this."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import time
+from binascii import a2b_base64, b2a_base64
+
+from orchestrator import child
+from orchestrator_adapters.executor._output import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Under this name the executor tells its children what they need before their first call.
+PARAMS = "orchestrator_adapters.executor"
+
+# What an answer is, by its first character.
+VALUE, QUICK_VALUE, ERROR, QUICK_ERROR, UNREADABLE, NOT_INITIALIZED = "vVeEun"
+
+# Calls that take less are not worth one frame there and one back at a time.
+_QUICK = 0.002
+
+_prepared = False
+_authkey = ""
+_output: Output | None = None
+
+
+def probe() -> None:
+    """Do nothing; a child that can do that is as it should be."""
+
+
+def call_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    """Call a function with each tuple of arguments."""
+    return [function(*args) for args in chunk]
+
+
+def call(text: str, say: Callable[[int, str], None]) -> str:
+    """Make one call and return how it ended, as text.
+
+    Args:
+        text: The pickle of function, arguments and keyword arguments, in base64.
+        say: Takes what is printed meanwhile: 1 or 2, for stdout or stderr, and lines.
+    """
+    global _prepared, _output
+    if _output is None:
+        _output = Output()
+    with _output.to(say):
+        if not _prepared:
+            failure = _prepare()
+            if failure is not None:
+                return NOT_INITIALIZED + failure
+            _prepared = True
+        try:
+            function, args, kwargs = _loads(a2b_base64(text))
+        except child.JobCancelled:
+            raise
+        except BaseException as error:  # what is in a pickle is user code, and may even call exit
+            return UNREADABLE + _dumps_error(error)
+        del text
+        started = time.perf_counter()
+        try:
+            answer, kind = _dumps(function(*args, **kwargs)), VALUE
+        except child.JobCancelled:
+            raise
+        except BaseException as error:
+            answer, kind = _dumps_error(error), ERROR
+        return (kind.upper() if time.perf_counter() - started < _QUICK else kind) + answer
+
+
+def _prepare() -> str | None:
+    """Run the initializer before the first call; returns its failure as text."""
+    global _authkey
+    given = child.params().get(PARAMS) or {}
+    _authkey = given.get("authkey", "")
+    if "initializer" not in given:
+        return None
+    try:
+        initializer, initargs = _loads(a2b_base64(given["initializer"]))
+        initializer(*initargs)
+    except child.JobCancelled:
+        raise
+    except BaseException as error:
+        return _dumps_error(error)
+    return None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Loads the program's main script when a value names it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__main__":
+            child.load_main()
+        return super().find_class(module, name)
+
+
+def _loads(data: bytes) -> Any:
+    if _authkey and b"multiprocessing" in data:
+        # Whoever unpickles a proxy of a manager, or a connection, has to prove that it is one of the family.
+        from multiprocessing.process import current_process
+
+        current_process().authkey = bytes.fromhex(_authkey)
+    if b"__main__" in data:
+        return _Unpickler(io.BytesIO(data)).load()
+    return pickle.loads(data)
+
+
+def _dumps(value: Any) -> str:
+    # Reducers that were registered for multiprocessing count, as they do in its pools.
+    reduction = sys.modules.get("multiprocessing.reduction")
+    dumps = pickle.dumps if reduction is None else reduction.ForkingPickler.dumps
+    return b2a_base64(dumps(value, pickle.HIGHEST_PROTOCOL), newline=False).decode("ascii")
+
+
+def _dumps_error(error: BaseException) -> str:
+    """Return the pickle of an exception and its traceback; of what cannot be pickled, only of the traceback."""
+    import traceback
+
+    trace = error.__traceback__
+    # The first frame is this module's.
+    lines = traceback.format_exception(type(error), error, trace.tb_next if trace is not None else None)
+    error.__traceback__ = None  # what its frames hold may live no longer than the call
+    text = "".join(lines)
+    try:
+        return _dumps((error, text))
+    except Exception as problem:
+        return _dumps((None, f"{text}\n(it could not be pickled: {type(problem).__name__}: {problem})"))

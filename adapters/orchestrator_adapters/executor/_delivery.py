@@ -1,0 +1,131 @@
+"""The thread on which results are unpickled, futures settled and their callbacks called: none of it holds children up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import sys
+import threading
+from binascii import a2b_base64
+from concurrent.futures.process import BrokenProcessPool
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.exceptions import JobCrashed, OrchestratorError
+from orchestrator_adapters.executor import _child
+from orchestrator_adapters.executor._errors import CallCrashed, CallUnreadable, InitializerFailed
+
+try:
+    from concurrent.futures.process import _RemoteTraceback as RemoteTraceback  # type: ignore[attr-defined]
+except ImportError:
+
+    class RemoteTraceback(Exception):  # type: ignore[no-redef]  # noqa: N818  as the standard library calls it
+        """The cause of an exception that was raised in a child: its traceback there."""
+
+        def __init__(self, trace: str) -> None:
+            self.tb = trace
+
+        def __str__(self) -> str:
+            return self.tb
+
+
+if TYPE_CHECKING:
+    from orchestrator_adapters.executor._call import Call
+
+    Answer = str | BaseException
+
+_logger = logging.getLogger("concurrent.futures")  # where the standard library tells of callbacks that raise
+
+
+class Delivery:
+    """Delivers answers and printed lines, in the order in which they came.
+
+    Args:
+        name: Of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[tuple[Call | int, Answer] | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.thread.start()
+
+    def answer(self, call: Call, answer: Answer) -> None:
+        """Settle a future soon."""
+        self._queue.put((call, answer))
+
+    def said(self, fd: int, text: str) -> None:
+        """Print soon what a call printed."""
+        self._queue.put((fd, text))
+
+    def finish(self) -> None:
+        """End the thread when all is delivered."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                if isinstance(item[0], int):
+                    _print(item[0], str(item[1]))
+                else:
+                    _settle(item[0], item[1])
+            except BaseException:  # a callback that calls exit, say: the others still wait
+                _logger.exception("a callback of a future raised")
+            del item  # neither a future nor its result lives on here while nothing comes
+
+
+def _print(fd: int, text: str) -> None:
+    stream = sys.stdout if fd == 1 else sys.stderr
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):  # closed, or it cannot show these characters
+            stream.write(text)
+            stream.flush()
+
+
+def _settle(call: Call, answer: Answer) -> None:
+    if isinstance(answer, BaseException):
+        call.settle(error=_translated(answer))
+    elif answer[0] in (_child.VALUE, _child.QUICK_VALUE):
+        try:
+            # Nobody but the future is to hold the value.
+            call.settle(pickle.loads(a2b_base64(memoryview(answer.encode("ascii"))[1:])))
+        except BaseException as error:  # what is in a pickle is user code, and may even call exit
+            problem = CallUnreadable(f"the result could not be rebuilt here: {type(error).__name__}: {error}")
+            problem.__cause__ = error
+            call.settle(error=problem)
+    else:
+        call.settle(error=read_error(answer))
+
+
+def read_error(answer: str) -> BaseException:
+    """Return the exception that an answer carries, with its traceback in the child as its cause."""
+    try:
+        error, trace = pickle.loads(a2b_base64(answer[1:]))
+    except BaseException as problem:
+        unreadable = CallUnreadable(f"the call raised what could not be rebuilt here: {problem!r:.500}")
+        unreadable.__cause__ = problem
+        return unreadable
+    cause = RemoteTraceback(f'\n"""\n{trace}"""')
+    last = trace.strip().rpartition("\n")[2]
+    if answer[0] == _child.NOT_INITIALIZED:
+        error = InitializerFailed(f"the initializer failed: {last}")
+    elif answer[0] == _child.UNREADABLE:
+        error = CallUnreadable(f"the call could not be rebuilt in the child: {last}")
+    elif error is None:
+        error = CallUnreadable(f"the call raised what could not be pickled there: {last}")
+    error.__cause__ = cause
+    found: BaseException = error
+    return found
+
+
+def _translated(error: BaseException) -> BaseException:
+    """Return what a user of the standard library's pool expects in place of an error of ours."""
+    if isinstance(error, BrokenProcessPool) or not isinstance(error, OrchestratorError):
+        return error
+    found = CallCrashed(str(error), error) if isinstance(error, JobCrashed) else BrokenProcessPool(str(error))
+    found.__cause__ = error
+    return found
+

@@ -1,0 +1,302 @@
+"""What runs the calls of one executor: a supervisor on an event loop of its own thread, and a thread that delivers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections import deque
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import Job, Supervisor, callback
+from orchestrator.exceptions import JobCrashed
+from orchestrator_adapters.executor import _child, _exit
+from orchestrator_adapters.executor._delivery import Delivery, read_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator_adapters.executor._call import Call
+
+# Of calls that were quick, so many are handed over for each that can run, to keep children busy: those that were handed
+# over can't be cancelled any more. Of others there is one more than there are workers, as in the standard library.
+_QUICK_AHEAD = 128
+# So many functions are known to be quick; somebody who makes functions without end loses speed only.
+_MOST_KNOWN = 10_000
+# After so many crashes in a row it is found out whether children can do anything at all.
+_DOUBTFUL = 2
+_PROBE = Job(_child.probe, priority=1_000_000_000)
+
+
+class Pool:
+    """Takes calls from any thread, and keeps all state that outlives the executor's own object.
+
+    Args:
+        workers: How many children there may be.
+        options: All other options of the supervisor.
+        kill_running: Whether a call that runs may be cancelled.
+
+    Attributes:
+        broken: Why no call can run any more; empty as long as they can.
+    """
+
+    def __init__(self, workers: int, options: dict[str, Any], *, kill_running: bool) -> None:
+        self.kill_running = kill_running
+        self.broken = ""
+        self._workers = workers
+        self._supervisor = Supervisor(workers, **options)
+        self._name = str(options["name"])
+        # Reentrant, for the collector may end another executor, or this one, within a call.
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._waiting: deque[Call] = deque()
+        self._is_shut = False
+        self._thread: threading.Thread | None = None
+        self._delivery = Delivery(f"{self._name} delivery")
+        # From here on on the loop's thread, but for what is said of `_loop`.
+        self._loop: asyncio.AbstractEventLoop | None = None  # set and cleared with the lock held; calls wait till then
+        self._woken = False
+        self._over: asyncio.Event
+        self._running: dict[Call, asyncio.Task[None]] = {}
+        self._taken = 0.0
+        self._quick: set[str] = set()
+        self._crashes = 0
+        self._probes: set[asyncio.Task[None]] = set()
+        self._problem: Callable[[], BaseException] | None = None
+
+    # For any thread
+
+    def submit(self, call: Call, dumps: Callable[[], str]) -> None:
+        """Take a call.
+
+        Args:
+            call: Its future.
+            dumps: Returns the call, pickled; called when it is known that the call can be taken.
+
+        Raises:
+            BrokenProcessPool: If no call can run any more.
+            RuntimeError: If the executor is shut down, the program ends, or this is a forked copy of it.
+        """
+        self._check()
+        try:
+            call.text = dumps()
+        except Exception as error:  # of the caller's own values: told as results are, like in the standard library
+            call.settle(error=error)
+            return
+        with self._lock:
+            self._check()
+            if self._thread is None:
+                self._start()
+            self._waiting.append(call)
+            self._wake()
+
+    def _check(self) -> None:
+        if self.broken:
+            raise BrokenProcessPool(self.broken)
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _exit.has_begun():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if os.getpid() != self._pid:
+            raise RuntimeError("this process is a forked copy of the one that made the executor; make one here")
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+        try:
+            self._delivery.start()
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is about to end
+            self._delivery.finish()
+            self.broken = f"the executor could not start: {error}"
+            raise BrokenProcessPool(self.broken) from error
+        self._thread = thread
+        _exit.watch(self)
+
+    def _wake(self) -> None:
+        """Have the loop look at what waits, once; called with the lock held."""
+        if self._loop is not None and not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._pump)
+
+    def kill(self, call: Call) -> None:
+        """End a call that runs; its future is cancelled already."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._kill, call)
+
+    def break_now(self, reason: str) -> None:
+        """End all that runs and waits; every future of it raises BrokenProcessPool with that reason."""
+        with self._lock:
+            self._is_shut = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._break, reason, lambda: BrokenProcessPool(reason))
+
+    def shutdown(self, *, wait: bool, cancel: bool = False) -> None:
+        """Take no more calls, and end when those that were taken are done."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._is_shut = True
+            dropped = list(self._waiting) if cancel else []
+            if cancel:
+                self._waiting.clear()
+            self._wake()
+        for call in dropped:
+            call.cancel()
+        me = threading.current_thread()
+        if not wait or self._thread is None or me in (self._thread, self._delivery.thread):
+            return  # a callback that waited for the end of all callbacks would never end
+        self._thread.join()
+        self._delivery.thread.join()
+
+    def cancel_all(self) -> None:
+        """Cancel what waits, and kill what runs."""
+        self.shutdown(wait=False, cancel=True)
+        for call in list(self._running):
+            call.cancel()
+
+    # On the thread of the loop
+
+    def _main(self) -> None:
+        loop_factory = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
+        try:
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(self._live())
+        except BaseException as error:
+            reason = f"the executor could not run its calls: {type(error).__name__}: {error}"
+            self._break(reason, lambda: _caused(BrokenProcessPool(reason), error))
+        finally:
+            self._delivery.finish()
+            _exit.forget(self)
+
+    async def _live(self) -> None:
+        self._over = asyncio.Event()
+        try:
+            async with self._supervisor:
+                with self._lock:
+                    self._loop = asyncio.get_running_loop()
+                self._pump()
+                await self._over.wait()
+                with self._lock:
+                    self._loop = None
+                for probe in self._probes:
+                    probe.cancel()
+                if self._running:
+                    await asyncio.wait(self._running.values())
+        finally:
+            with self._lock:
+                self._loop = None
+
+    def _pump(self) -> None:
+        """Hand over as many calls as there is room for."""
+        self._woken = False
+        waiting = self._waiting
+        while True:
+            try:
+                call = waiting[0]  # looked at first: whether it fits depends on it
+            except IndexError:
+                break
+            if call.text is not None:
+                share = 1 / _QUICK_AHEAD if call.label in self._quick else 1.0
+                if self._taken + share > self._workers + 1:
+                    break
+                call.share = share
+            with self._lock:
+                if not waiting or waiting[0] is not call:
+                    continue  # taken away by a shutdown meanwhile
+                waiting.popleft()
+            text, call.text = call.text, None
+            if text is not None and call.begin():
+                self._taken += call.share
+                self._running[call] = asyncio.create_task(self._run(call, text))
+        if self._is_shut and not waiting and not self._running:
+            self._over.set()
+
+    async def _run(self, call: Call, text: str) -> None:
+        answer: str | BaseException
+        try:
+            answer = await self._supervisor.run(_child.call, text, callback(self._delivery.said))
+        except asyncio.CancelledError:
+            if self._problem is None:
+                self._end(call)
+                return
+            answer = self._problem()
+        except Exception as error:
+            answer = error
+        self._learn(call.label, answer)
+        self._delivery.answer(call, answer)
+        self._end(call)
+
+    def _end(self, call: Call) -> None:
+        del self._running[call]
+        self._taken -= call.share
+        if not self._running:
+            self._taken = 0.0
+        self._pump()
+
+    def _learn(self, label: str, answer: str | BaseException) -> None:
+        """Note whether calls of a function are quick, and whether calls come to an end at all."""
+        if isinstance(answer, JobCrashed):
+            self._quick.discard(label)
+            self._crashes += 1
+            if self._crashes >= _DOUBTFUL and not self._probes:
+                probe = asyncio.create_task(self._probe())
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+            return
+        self._crashes = 0
+        if isinstance(answer, BaseException):
+            return
+        if answer[0] == _child.NOT_INITIALIZED:
+            if not self.broken:
+                self._fail_initializer(answer)
+        elif answer[0].islower():
+            self._quick.discard(label)
+        elif label not in self._quick:
+            if len(self._quick) >= _MOST_KNOWN:
+                self._quick.clear()
+            self._quick.add(label)
+
+    async def _probe(self) -> None:
+        """Have a child do something that cannot fail: when calls keep crashing, it is they, and not their surroundings.
+
+        A supervisor whose jobs all die starts children ever more seldom, until one of them succeeds.
+        """
+        try:
+            await self._supervisor.run(_PROBE)
+        except Exception:
+            return  # then it is the surroundings
+        self._crashes = 0
+
+    def _kill(self, call: Call) -> None:
+        task = self._running.get(call)
+        if task is not None:
+            task.cancel()
+
+    def _fail_initializer(self, answer: str) -> None:
+        error = read_error(answer)
+        _exit.logger.critical("Exception in initializer:", exc_info=error.__cause__)
+        self._break(str(error), lambda: read_error(answer))
+
+    def _break(self, reason: str, make: Callable[[], BaseException]) -> None:
+        """Fail what waits and what runs, and end."""
+        with self._lock:
+            self.broken = self.broken or reason
+            self._is_shut = True
+            self._problem = make
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for call in waiting:
+            if call.begin():
+                self._delivery.answer(call, make())
+        for task in self._running.values():
+            task.cancel()
+        if not self._running and self._loop is not None:
+            self._over.set()
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
