@@ -71,6 +71,18 @@ class Call(Future[Any]):
             else:
                 self.set_exception(error)
 
+    def settle_quietly(self, value: Any) -> bool:
+        """Set the result, unless that would run callbacks that may take their time; returns whether it is settled.
+
+        Those of asyncio only tell a loop.
+        """
+        with self._condition:  # so that no callback is added meanwhile
+            callbacks: Any = self._done_callbacks  # type: ignore[attr-defined]
+            if any(getattr(each, "__module__", None) != "asyncio.futures" for each in callbacks):
+                return False
+            self.settle(value)
+            return True
+
     def _notify(self) -> None:
         """Tell those who wait for several futures, as they are told nothing by a cancel alone."""
         with self._condition:

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 PARAMS = "orchestrator_adapters.executor"
 
 # What an answer is, by its first character.
-VALUE, QUICK_VALUE, ERROR, QUICK_ERROR, UNREADABLE, NOT_INITIALIZED = "vVeEun"
+VALUE, QUICK_VALUE, ATOM, QUICK_ATOM, ERROR, QUICK_ERROR, UNREADABLE, NOT_INITIALIZED = "vVaAeEun"
+
+# To unpickle one of these is no work, and runs no code of anybody's.
+_ATOMS = frozenset((type(None), bool, int, float, str, bytes))
+_SHORT = 4096
 
 # Calls that take less are not worth one frame there and one back at a time.
 _QUICK = 0.002
@@ -46,30 +50,39 @@ def call(text: str, say: Callable[[int, str], None]) -> str:
         text: The pickle of function, arguments and keyword arguments, in base64.
         say: Takes what is printed meanwhile: 1 or 2, for stdout or stderr, and lines.
     """
-    global _prepared, _output
+    global _output
     if _output is None:
         _output = Output()
-    with _output.to(say):
-        if not _prepared:
-            failure = _prepare()
-            if failure is not None:
-                return NOT_INITIALIZED + failure
-            _prepared = True
-        try:
-            function, args, kwargs = _loads(a2b_base64(text))
-        except child.JobCancelled:
-            raise
-        except BaseException as error:  # what is in a pickle is user code, and may even call exit
-            return UNREADABLE + _dumps_error(error)
-        del text
-        started = time.perf_counter()
-        try:
-            answer, kind = _dumps(function(*args, **kwargs)), VALUE
-        except child.JobCancelled:
-            raise
-        except BaseException as error:
-            answer, kind = _dumps_error(error), ERROR
-        return (kind.upper() if time.perf_counter() - started < _QUICK else kind) + answer
+    _output.say = say
+    try:
+        return _call(text)
+    finally:
+        _output.finish()
+
+
+def _call(text: str) -> str:
+    global _prepared
+    if not _prepared:
+        failure = _prepare()
+        if failure is not None:
+            return NOT_INITIALIZED + failure
+        _prepared = True
+    try:
+        function, args, kwargs = _loads(a2b_base64(text))
+    except child.JobCancelled:
+        raise
+    except BaseException as error:  # what is in a pickle is user code, and may even call exit
+        return UNREADABLE + _dumps_error(error)
+    started = time.perf_counter()
+    try:
+        value = function(*args, **kwargs)
+        answer = _dumps(value)
+        kind = ATOM if type(value) in _ATOMS and len(answer) < _SHORT else VALUE
+    except child.JobCancelled:
+        raise
+    except BaseException as error:
+        answer, kind = _dumps_error(error), ERROR
+    return (kind.upper() if time.perf_counter() - started < _QUICK else kind) + answer
 
 
 def _prepare() -> str | None:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     Answer = str | BaseException
 
+_ATOMS = _child.ATOM + _child.QUICK_ATOM
+_VALUES = _ATOMS + _child.VALUE + _child.QUICK_VALUE
+
 _logger = logging.getLogger("concurrent.futures")  # where the standard library tells of callbacks that raise
 
 
@@ -47,6 +50,8 @@ class Delivery:
 
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[tuple[Call | int, Answer] | None] = SimpleQueue()
+        # Lines handed over and lines printed, each counted by one thread alone.
+        self._said = self._printed = 0
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -54,11 +59,16 @@ class Delivery:
         self.thread.start()
 
     def answer(self, call: Call, answer: Answer) -> None:
-        """Settle a future soon."""
+        """Settle a future soon; at once, and without waking a thread, if that can't hold up who calls this."""
+        if type(answer) is str and answer[0] in _ATOMS and self._said == self._printed:
+            value = pickle.loads(a2b_base64(answer[1:]))
+            if call.settle_quietly(value):
+                return
         self._queue.put((call, answer))
 
     def said(self, fd: int, text: str) -> None:
         """Print soon what a call printed."""
+        self._said += 1
         self._queue.put((fd, text))
 
     def finish(self) -> None:
@@ -69,7 +79,10 @@ class Delivery:
         while (item := self._queue.get()) is not None:
             try:
                 if isinstance(item[0], int):
-                    _print(item[0], str(item[1]))
+                    try:
+                        _print(item[0], str(item[1]))
+                    finally:
+                        self._printed += 1
                 else:
                     _settle(item[0], item[1])
             except BaseException:  # a callback that calls exit, say: the others still wait
@@ -88,7 +101,7 @@ def _print(fd: int, text: str) -> None:
 def _settle(call: Call, answer: Answer) -> None:
     if isinstance(answer, BaseException):
         call.settle(error=_translated(answer))
-    elif answer[0] in (_child.VALUE, _child.QUICK_VALUE):
+    elif answer[0] in _VALUES:
         try:
             # Nobody but the future is to hold the value.
             call.settle(pickle.loads(a2b_base64(memoryview(answer.encode("ascii"))[1:])))

@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import io
 import sys
-from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TextIO
 
     Say = Callable[[int, str], None]
 
 
 class Output:
-    """Takes the places of `sys.stdout` and `sys.stderr` for the life of the child."""
+    """Takes the places of `sys.stdout` and `sys.stderr` for the life of the child.
+
+    Attributes:
+        say: Takes what is printed during a call: 1 or 2, for stdout or stderr, and lines; None between calls, when what
+            threads print goes where it went before.
+        held: Whether a writer holds the beginning of a line.
+    """
 
     def __init__(self) -> None:
-        self._writers = [_Writer(1, sys.stdout), _Writer(2, sys.stderr)]
+        self.say: Say | None = None
+        self.held = False
+        self._writers = [_Writer(self, 1, sys.stdout), _Writer(self, 2, sys.stderr)]
         sys.stdout, sys.stderr = self._writers
 
-    @contextmanager
-    def to(self, say: Say) -> Iterator[None]:
-        """Send what is printed within this block through `say`."""
-        for writer in self._writers:
-            writer.say = say
-        try:
-            yield
-        finally:
+    def finish(self) -> None:
+        """End a call."""
+        if self.held:
             for writer in self._writers:
-                writer.finish()
+                writer.flush()
+        self.say = None
 
 
 class _Writer(io.TextIOBase):
-    """A text stream that says whole lines; between calls, what threads print goes where it went before."""
+    """A text stream that says whole lines."""
 
-    def __init__(self, fd: int, before: TextIO) -> None:
+    def __init__(self, output: Output, fd: int, before: TextIO) -> None:
+        self._output = output
         self._fd = fd
         self._before = before
         self._held = ""
-        self.say: Say | None = None
 
     @property
     def buffer(self) -> object:
@@ -62,21 +65,16 @@ class _Writer(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        say = self.say
+        say = self._output.say
         if say is None:
             return self._before.write(text)
-        held = self._held + text
-        lines, end, self._held = held.rpartition("\n")
+        lines, end, self._held = (self._held + text).rpartition("\n")
+        self._output.held = True
         if end:
             say(self._fd, lines + end)
         return len(text)
 
     def flush(self) -> None:
-        say, held, self._held = self.say, self._held, ""
+        say, held, self._held = self._output.say, self._held, ""
         if held and say is not None:
             say(self._fd, held)
-
-    def finish(self) -> None:
-        """Say what is left."""
-        self.flush()
-        self.say = None

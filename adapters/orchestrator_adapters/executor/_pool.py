@@ -55,6 +55,7 @@ class Pool:
         self._is_shut = False
         self._thread: threading.Thread | None = None
         self._delivery = Delivery(f"{self._name} delivery")
+        self._say = callback(self._delivery.said)
         # From here on on the loop's thread, but for what is said of `_loop`.
         self._loop: asyncio.AbstractEventLoop | None = None  # set and cleared with the lock held; calls wait till then
         self._woken = False
@@ -139,9 +140,10 @@ class Pool:
             return
         with self._lock:
             self._is_shut = True
-            dropped = list(self._waiting) if cancel else []
-            if cancel:
-                self._waiting.clear()
+            # Before the first child is there nothing is handed over: what children are being started for counts as such.
+            dropped = list(self._waiting)[self._workers + 1 if self._loop is None else 0 :] if cancel else []
+            for _ in dropped:
+                self._waiting.pop()
             self._wake()
         for call in dropped:
             call.cancel()
@@ -217,7 +219,7 @@ class Pool:
     async def _run(self, call: Call, text: str) -> None:
         answer: str | BaseException
         try:
-            answer = await self._supervisor.run(_child.call, text, callback(self._delivery.said))
+            answer = await self._supervisor.run(_child.call, text, self._say)
         except asyncio.CancelledError:
             if self._problem is None:
                 self._end(call)
