@@ -27,6 +27,8 @@ _LOOKED_AT = 4_000
 
 _SHORT = 1024
 _ATOMS = frozenset((str, int, bool, type(None), float))
+# Of these every value travels exactly, whatever an annotation says.
+_EXACT = frozenset((str, int, bool, type(None)))
 _INFINITIES = (float("inf"), float("-inf"))
 _encode = msgspec.json.Encoder().encode
 
@@ -197,6 +199,8 @@ class _Encoder:
 
     def _argument(self, value: Any, path: str, place: int | str) -> Any:
         """Return what travels in line for an argument: itself, or None when it goes another way."""
+        if type(value) in _EXACT:
+            return value
         if isinstance(value, callback):
             self._places.append((str(place), value.latest))
             self._callbacks.append(value)

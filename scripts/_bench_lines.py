@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from _bench_peers import EVERYBODY, Ours, OursMap, OursRun, OursUvloop, Peer
+from _bench_peers import EVERYBODY, Ours, OursExecutor, OursMap, OursRun, OursUvloop, Peer
 
 FLOOR = "python -c pass"  # not a pool: what starting an interpreter costs on this machine
 
@@ -71,7 +71,7 @@ LINES: tuple[Line, ...] = (
             Metric("rate", "no-op jobs a second, 2 workers, 4,000 in flight", "/s", higher=True),
             Metric("parent_cpu", "… CPU of the parent for each job", "s"),
         ),
-        ALL + _names(OursRun, OursMap, OursUvloop),
+        ALL + _names(OursRun, OursMap, OursUvloop, OursExecutor),
         {"jobs": 20_000, "window": 4_000, "workers": 2},
         {"jobs": 5_000},
         timeout=90,
@@ -82,7 +82,7 @@ LINES: tuple[Line, ...] = (
             Metric("p50", "round trip of one small job, p50", "s"),
             Metric("p99", "… p99", "s"),
         ),
-        ALL + _names(OursUvloop),
+        ALL + _names(OursUvloop, OursExecutor),
         {"jobs": 2_000},
         {"jobs": 500},
     ),

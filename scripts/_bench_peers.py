@@ -291,6 +291,24 @@ class OursUvloop(Ours):
     use_uvloop = True
 
 
+class OursExecutor(_Futures):
+    """This project, in the place of the standard library's pool."""
+
+    name = "ours: executor"
+    pool: Any
+
+    def load(self) -> None:
+        from orchestrator_adapters.executor import OrchestratorExecutor
+
+        self.make = OrchestratorExecutor
+
+    async def open(self) -> None:
+        self.pool = self.make(self.workers, **self.options)
+
+    async def close(self) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
 EVERYBODY: tuple[type[Peer], ...] = (Ours, Stdlib, Loky, Pebble, Anyio, Aiomultiprocess, TrioParallel)
-VARIANTS: tuple[type[Peer], ...] = (OursRun, OursMap, OursUvloop)
+VARIANTS: tuple[type[Peer], ...] = (OursRun, OursMap, OursUvloop, OursExecutor)
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in EVERYBODY + VARIANTS}

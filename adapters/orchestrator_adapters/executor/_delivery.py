@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.exceptions import JobCrashed, OrchestratorError
+from orchestrator.exceptions import OrchestratorError
 from orchestrator_adapters.executor import _child
-from orchestrator_adapters.executor._errors import CallCrashed, CallUnreadable, InitializerFailed
+from orchestrator_adapters.executor._errors import CallUnreadable, InitializerFailed
 
 try:
     from concurrent.futures.process import _RemoteTraceback as RemoteTraceback  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def _translated(error: BaseException) -> BaseException:
     """Return what a user of the standard library's pool expects in place of an error of ours."""
     if isinstance(error, BrokenProcessPool) or not isinstance(error, OrchestratorError):
         return error
-    found = CallCrashed(str(error), error) if isinstance(error, JobCrashed) else BrokenProcessPool(str(error))
+    found = BrokenProcessPool(str(error))
     found.__cause__ = error
     return found
 

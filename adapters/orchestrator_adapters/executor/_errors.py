@@ -15,13 +15,13 @@ class CallCrashed(BrokenProcessPool):
     """Raised when the child died while it ran this call; the executor goes on, and so do all other calls.
 
     Attributes:
-        certificate: A `DeathCertificate`: exit code or signal, pid, the end of stderr; None in a copy that was pickled
-            by a program that has no such class.
+        certificate: A `DeathCertificate`: exit code or signal, pid, the end of stderr.
     """
 
     def __init__(self, message: str, error: JobCrashed | None = None) -> None:
         super().__init__(message)
         self.certificate = None if error is None else error.certificate
+        self.__cause__ = error
 
 
 class CallUnreadable(BrokenProcessPool):

@@ -14,15 +14,16 @@ from orchestrator import Job, Supervisor, callback
 from orchestrator.exceptions import JobCrashed
 from orchestrator_adapters.executor import _child, _exit
 from orchestrator_adapters.executor._delivery import Delivery, read_error
+from orchestrator_adapters.executor._errors import CallCrashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from orchestrator_adapters.executor._call import Call
 
-# Of calls that were quick, so many are handed over for each that can run, to keep children busy: those that were handed
+# Of calls that were quick, 128 are handed over for each that can run, to keep children busy: those that were handed
 # over can't be cancelled any more. Of others there is one more than there are workers, as in the standard library.
-_QUICK_AHEAD = 128
+_QUICK_SHARE = 1 / 128
 # So many functions are known to be quick; somebody who makes functions without end loses speed only.
 _MOST_KNOWN = 10_000
 # After so many crashes in a row it is found out whether children can do anything at all.
@@ -60,6 +61,7 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None  # set and cleared with the lock held; calls wait till then
         self._woken = False
         self._over: asyncio.Event
+        self._spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
         self._running: dict[Call, asyncio.Task[None]] = {}
         self._taken = 0.0
         self._quick: set[str] = set()
@@ -177,8 +179,10 @@ class Pool:
         self._over = asyncio.Event()
         try:
             async with self._supervisor:
+                loop = asyncio.get_running_loop()
+                self._spawn = loop.create_task
                 with self._lock:
-                    self._loop = asyncio.get_running_loop()
+                    self._loop = loop
                 self._pump()
                 await self._over.wait()
                 with self._lock:
@@ -193,26 +197,26 @@ class Pool:
 
     def _pump(self) -> None:
         """Hand over as many calls as there is room for."""
-        self._woken = False
-        waiting = self._waiting
-        while True:
-            try:
-                call = waiting[0]  # looked at first: whether it fits depends on it
-            except IndexError:
-                break
-            if call.text is not None:
-                share = 1 / _QUICK_AHEAD if call.label in self._quick else 1.0
-                if self._taken + share > self._workers + 1:
+        waiting, quick = self._waiting, self._quick
+        taken = self._taken
+        room = self._workers + 1
+        calls = []
+        with self._lock:
+            self._woken = False
+            while waiting:
+                call = waiting[0]
+                call.share = share = _QUICK_SHARE if call.label in quick else 1.0
+                if taken + share > room and call.text is not None:
                     break
-                call.share = share
-            with self._lock:
-                if not waiting or waiting[0] is not call:
-                    continue  # taken away by a shutdown meanwhile
                 waiting.popleft()
+                if call.text is not None:
+                    taken += share
+                    calls.append(call)
+        for call in calls:
             text, call.text = call.text, None
             if text is not None and call.begin():
                 self._taken += call.share
-                self._running[call] = asyncio.create_task(self._run(call, text))
+                self._running[call] = self._spawn(self._run(call, text))
         if self._is_shut and not waiting and not self._running:
             self._over.set()
 
@@ -225,22 +229,26 @@ class Pool:
                 self._end(call)
                 return
             answer = self._problem()
+        except JobCrashed as error:
+            answer = CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error)
         except Exception as error:
             answer = error
         self._learn(call.label, answer)
-        self._delivery.answer(call, answer)
+        # In this order: who waits for the future can go on only when this thread rests.
         self._end(call)
+        self._delivery.answer(call, answer)
 
     def _end(self, call: Call) -> None:
         del self._running[call]
         self._taken -= call.share
         if not self._running:
-            self._taken = 0.0
-        self._pump()
+            self._taken = 0.0  # what rounding has left of it
+        if self._waiting or self._is_shut:
+            self._pump()
 
     def _learn(self, label: str, answer: str | BaseException) -> None:
         """Note whether calls of a function are quick, and whether calls come to an end at all."""
-        if isinstance(answer, JobCrashed):
+        if isinstance(answer, CallCrashed):
             self._quick.discard(label)
             self._crashes += 1
             if self._crashes >= _DOUBTFUL and not self._probes:
