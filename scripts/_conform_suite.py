@@ -1,4 +1,4 @@
-"""Run the process pool tests of this interpreter's own standard library against the executor; one JSON object at the end.
+"""Run the process pool tests of this interpreter's own standard library against the executor.
 
 The tests are imported from the interpreter, never copied. `conform.py` starts this with one that has them.
 """
@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from orchestrator_adapters.executor import OrchestratorExecutor
-from test.test_concurrent_futures import (
+from test.test_concurrent_futures import (  # type: ignore[import-not-found]
     test_as_completed,
     test_deadlock,
     test_init,
@@ -30,7 +30,10 @@ from test.test_concurrent_futures import (
     test_shutdown,
     test_wait,
 )
-from test.test_concurrent_futures.util import ExecutorMixin, create_executor_tests
+from test.test_concurrent_futures.util import (  # type: ignore[import-not-found]
+    ExecutorMixin,
+    create_executor_tests,
+)
 
 # What the standard library's own suite runs for each kind of process pool.
 MIXINS: tuple[tuple[ModuleType, str], ...] = (
@@ -66,31 +69,31 @@ class Result(unittest.TestResult):
         self.ended: dict[str, str] = {}
         self._began = 0.0
 
-    def startTest(self, test: unittest.TestCase) -> None:
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().startTest(test)
         self._began = time.monotonic()
         faulthandler.dump_traceback_later(HANGING, exit=True)
 
-    def stopTest(self, test: unittest.TestCase) -> None:
+    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
         super().stopTest(test)
         faulthandler.cancel_dump_traceback_later()
         how = self.ended.setdefault(name_of(test), "passed")
         print(f"{time.monotonic() - self._began:6.2f} s  {name_of(test)}: {how.splitlines()[-1]}", flush=True)
 
-    def addFailure(self, test: unittest.TestCase, error: Any) -> None:
+    def addFailure(self, test: unittest.TestCase, error: Any) -> None:  # noqa: N802
         super().addFailure(test, error)
         self.ended[name_of(test)] = self.failures[-1][1].strip()
 
-    def addError(self, test: unittest.TestCase, error: Any) -> None:
+    def addError(self, test: unittest.TestCase, error: Any) -> None:  # noqa: N802
         super().addError(test, error)
         self.ended[name_of(test)] = self.errors[-1][1].strip()
 
-    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, error: Any) -> None:
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, error: Any) -> None:  # noqa: N802
         super().addSubTest(test, subtest, error)
         if error is not None:
             self.ended[name_of(test)] = str(error[1])
 
-    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
         super().addSkip(test, reason)
         self.ended[name_of(test)] = f"skipped: {reason}"
 

@@ -1,7 +1,8 @@
-"""The thread on which results are unpickled, futures settled and their callbacks called: none of it holds children up."""
+"""The thread that unpickles results, settles futures and calls their callbacks: none of it holds children up."""
 
 from __future__ import annotations
 
+import concurrent.futures.process
 import contextlib
 import logging
 import pickle
@@ -16,19 +17,20 @@ from orchestrator.exceptions import OrchestratorError
 from orchestrator_adapters.executor import _child
 from orchestrator_adapters.executor._errors import CallUnreadable, InitializerFailed
 
-try:
-    from concurrent.futures.process import _RemoteTraceback as RemoteTraceback  # type: ignore[attr-defined]
-except ImportError:
 
-    class RemoteTraceback(Exception):  # type: ignore[no-redef]  # noqa: N818  as the standard library calls it
-        """The cause of an exception that was raised in a child: its traceback there."""
+class _RemoteTraceback(Exception):
+    """The cause of an exception that was raised in a child: its traceback there."""
 
-        def __init__(self, trace: str) -> None:
-            self.tb = trace
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace)
+        self.tb = trace
 
-        def __str__(self) -> str:
-            return self.tb
+    def __str__(self) -> str:
+        return self.tb
 
+
+# Programs know that of the standard library.
+RemoteTraceback: Any = getattr(concurrent.futures.process, "_RemoteTraceback", _RemoteTraceback)
 
 if TYPE_CHECKING:
     from orchestrator_adapters.executor._call import Call
@@ -103,12 +105,13 @@ def _settle(call: Call, answer: Answer) -> None:
         call.settle(error=_translated(answer))
     elif answer[0] in _VALUES:
         try:
-            # Nobody but the future is to hold the value.
-            call.settle(pickle.loads(a2b_base64(memoryview(answer.encode("ascii"))[1:])))
+            value = pickle.loads(a2b_base64(memoryview(answer.encode("ascii"))[1:]))
         except BaseException as error:  # what is in a pickle is user code, and may even call exit
             problem = CallUnreadable(f"the result could not be rebuilt here: {type(error).__name__}: {error}")
             problem.__cause__ = error
             call.settle(error=problem)
+        else:
+            call.settle(value)
     else:
         call.settle(error=read_error(answer))
 
@@ -141,4 +144,3 @@ def _translated(error: BaseException) -> BaseException:
     found = BrokenProcessPool(str(error))
     found.__cause__ = error
     return found
-

@@ -25,7 +25,7 @@ class CallCrashed(BrokenProcessPool):
 
 
 class CallUnreadable(BrokenProcessPool):
-    """Raised when a call could not be rebuilt in the child, or its result (or exception) here; only this call failed."""
+    """Raised when a call could not be rebuilt in the child, or its result or exception here; no other call failed."""
 
 
 class InitializerFailed(BrokenProcessPool):

@@ -8,16 +8,19 @@ import time
 import weakref
 from binascii import b2a_base64
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from functools import partial
 from multiprocessing.process import current_process
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator_adapters.executor import _child
 from orchestrator_adapters.executor._call import Call
 from orchestrator_adapters.executor._pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 

@@ -98,10 +98,10 @@ class Pool:
     def _check(self) -> None:
         if self.broken:
             raise BrokenProcessPool(self.broken)
-        if self._is_shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
         if _exit.has_begun():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         if os.getpid() != self._pid:
             raise RuntimeError("this process is a forked copy of the one that made the executor; make one here")
 
@@ -142,7 +142,7 @@ class Pool:
             return
         with self._lock:
             self._is_shut = True
-            # Before the first child is there nothing is handed over: what children are being started for counts as such.
+            # Before the first child is there nothing is handed over: what children are started for counts as such.
             dropped = list(self._waiting)[self._workers + 1 if self._loop is None else 0 :] if cancel else []
             for _ in dropped:
                 self._waiting.pop()
@@ -164,13 +164,18 @@ class Pool:
     # On the thread of the loop
 
     def _main(self) -> None:
-        loop_factory = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
+        # Not one of the policy that the host may have set: it must be able to start processes.
+        if sys.platform == "win32":
+            loop_factory = asyncio.ProactorEventLoop
+        else:
+            loop_factory = asyncio.SelectorEventLoop
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(self._live())
         except BaseException as error:
+            cause = error
             reason = f"the executor could not run its calls: {type(error).__name__}: {error}"
-            self._break(reason, lambda: _caused(BrokenProcessPool(reason), error))
+            self._break(reason, lambda: _caused(BrokenProcessPool(reason), cause))
         finally:
             self._delivery.finish()
             _exit.forget(self)

@@ -1,0 +1,155 @@
+"""Children that die: each death breaks the future of one call, with its certificate, and nothing else."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import executing
+import pytest
+from orchestrator_adapters.executor import CallCrashed, CallUnreadable, OrchestratorExecutor
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the ways to die are those of POSIX systems")
+
+DEADLINE = 60
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[OrchestratorExecutor]:
+    with OrchestratorExecutor(2) as made:
+        yield made
+
+
+def works(executor: OrchestratorExecutor) -> bool:
+    return executor.submit(executing.add, 1).result(DEADLINE) == 2
+
+
+CRASHES: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("segfault in the call", (executing.segfault,)),
+    ("os._exit in the call", (executing.exit_at_once,)),
+    ("libc exit in the call", (executing.libc_exit,)),
+    ("SIGKILL in the call", (executing.kill_itself,)),
+    ("segfault when the call is rebuilt", (executing.size, executing.AtUnpickle("segfault"))),
+    ("os._exit when the call is rebuilt", (executing.size, executing.AtUnpickle("os._exit"))),
+    ("libc exit when the call is rebuilt", (executing.size, executing.AtUnpickle("libc exit"))),
+    ("segfault when the result is pickled", (executing.make, "pickle", "segfault")),
+    ("os._exit when the result is pickled", (executing.make, "pickle", "os._exit")),
+    ("libc exit when the result is pickled", (executing.make, "pickle", "libc exit")),
+    ("segfault when a value is collected", (executing.make_and_drop, "segfault")),
+    ("os._exit when a value is collected", (executing.make_and_drop, "os._exit")),
+)
+
+FAILURES: tuple[tuple[str, tuple[Any, ...], type[BaseException]], ...] = (
+    ("error in the call", (executing.fail, "no"), ValueError),
+    ("sys.exit in the call", (executing.sys_exit,), SystemExit),
+    ("error when the call is pickled", (executing.size, executing.AtPickle("error")), ValueError),
+    ("error when the call is rebuilt", (executing.size, executing.AtUnpickle("error")), CallUnreadable),
+    ("sys.exit when the call is rebuilt", (executing.size, executing.AtUnpickle("sys.exit")), CallUnreadable),
+    ("error when the result is pickled", (executing.make, "pickle", "error"), ValueError),
+    ("sys.exit when the result is pickled", (executing.make, "pickle", "sys.exit"), SystemExit),
+    ("error when the result is rebuilt", (executing.make, "unpickle", "error"), CallUnreadable),
+    ("sys.exit when the result is rebuilt", (executing.make, "unpickle", "sys.exit"), CallUnreadable),
+)
+
+
+@pytest.mark.parametrize("call", [call for _, call in CRASHES], ids=[name for name, _ in CRASHES])
+def test_a_crash_breaks_its_own_future(executor: OrchestratorExecutor, call: tuple[Any, ...]) -> None:
+    error = executor.submit(*call).exception(DEADLINE)
+    assert isinstance(error, CallCrashed) and isinstance(error, BrokenProcessPool)
+    assert error.certificate is not None and error.certificate.pid
+    assert works(executor)
+
+
+@pytest.mark.parametrize(("call", "kind"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_a_failure_fails_its_own_future(
+    executor: OrchestratorExecutor, call: tuple[Any, ...], kind: type[BaseException]
+) -> None:
+    assert type(executor.submit(*call).exception(DEADLINE)) is kind
+    assert works(executor)
+
+
+@pytest.mark.parametrize("call", [call for _, call in CRASHES], ids=[name for name, _ in CRASHES])
+def test_a_crash_of_what_a_callback_submits_breaks_its_own_future(
+    executor: OrchestratorExecutor, call: tuple[Any, ...]
+) -> None:
+    submitted: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    first = executor.submit(executing.add, 1)
+    first.add_done_callback(lambda _: submitted.set_result(executor.submit(*call)))
+    assert isinstance(submitted.result(DEADLINE).exception(DEADLINE), CallCrashed)
+    assert works(executor)
+
+
+def test_the_certificate_says_what_is_known(executor: OrchestratorExecutor) -> None:
+    error = executor.submit(executing.kill_itself).exception(DEADLINE)
+    assert isinstance(error, CallCrashed) and error.certificate is not None
+    assert error.certificate.signal == "SIGKILL" and "kill_itself" in str(error) and "SIGKILL" in str(error)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is CallCrashed and copy.certificate == error.certificate
+
+
+def test_neighbours_do_not_notice(executor: OrchestratorExecutor, tmp_path: Path) -> None:
+    held = executor.submit(executing.hold, str(tmp_path))
+    crashed = executor.submit(executing.segfault)
+    queued = [executor.submit(executing.add, number) for number in range(20)]
+    assert isinstance(crashed.exception(DEADLINE), CallCrashed)
+    assert [future.result(DEADLINE) for future in queued] == list(range(1, 21))
+    (tmp_path / "go").touch()
+    assert held.result(DEADLINE) == "running"
+
+
+def test_quick_calls_ahead_in_a_child_that_dies_run_once(executor: OrchestratorExecutor, tmp_path: Path) -> None:
+    for _ in range(20):
+        executor.submit(executing.note, str(tmp_path / "warm")).result(DEADLINE)
+    paths = [str(tmp_path / str(number)) for number in range(100)]
+    futures = []
+    for number, path in enumerate(paths):
+        futures.append(executor.submit(executing.note, path))
+        if number % 25 == 10:
+            executor.submit(executing.exit_at_once)
+    for future in futures:
+        assert future.result(DEADLINE) is None
+    assert [Path(path).read_text("ascii") for path in paths] == ["x"] * 100
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 13])
+def test_calls_that_all_crash_crash_once_each_and_soon(count: int, tmp_path: Path) -> None:
+    with OrchestratorExecutor(2) as executor:
+        paths = [str(tmp_path / str(number)) for number in range(count)]
+        futures = [executor.submit(executing.note_and_exit, path) for path in paths]
+        for future in futures:
+            assert isinstance(future.exception(DEADLINE), CallCrashed)
+        assert works(executor)
+    assert [Path(path).read_text("ascii") for path in paths] == ["x"] * count
+
+
+def test_an_idle_child_that_is_killed_costs_nobody_a_call(executor: OrchestratorExecutor) -> None:
+    pids = {executor.submit(executing.pid).result(DEADLINE) for _ in range(20)}
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    # One may have been on its way to a child that was not known to be dead yet.
+    outcomes = [executor.submit(executing.add, number) for number in range(20)]
+    concurrent.futures.wait(outcomes, DEADLINE)
+    assert sum(future.exception(0) is not None for future in outcomes) <= len(pids)
+    assert works(executor)
+
+
+def test_a_crash_among_the_chunks_of_a_map_costs_its_chunk(executor: OrchestratorExecutor) -> None:
+    results = executor.map(executing.happen, ["os._exit"] * 4, chunksize=2)
+    with pytest.raises(CallCrashed):
+        next(results)
+    assert list(executor.map(executing.add, range(10), chunksize=3)) == list(range(1, 11))
+
+
+def test_a_crash_while_much_is_being_sent_blocks_nobody(executor: OrchestratorExecutor) -> None:
+    data = b"x" * 5_000_000
+    futures = [executor.submit(executing.size, data) for _ in range(3)]
+    crashed = [executor.submit(executing.exit_at_once) for _ in range(2)]
+    assert [future.result(DEADLINE) for future in futures] == [len(data)] * 3
+    assert all(isinstance(future.exception(DEADLINE), CallCrashed) for future in crashed)
