@@ -227,7 +227,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert wanted <= documented, sorted(wanted - documented)
 
 
-@pytest.mark.parametrize("name", ["batch", "playwright", "publisher", "streamlit"])
+@pytest.mark.parametrize("name", ["batch", "executor", "playwright", "publisher", "streamlit"])
 def test_every_public_name_of_an_adapter_is_in_the_reference(name: str) -> None:
     module = importlib.import_module(f"orchestrator_adapters.{name}")
     pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
