@@ -28,7 +28,8 @@ _QUICK_SHARE = 1 / 128
 _MOST_KNOWN = 10_000
 # After so many crashes in a row it is found out whether children can do anything at all.
 _DOUBTFUL = 2
-_PROBE = Job(_child.probe, priority=1_000_000_000)
+# Last in the line: there a supervisor looks for a job to try, when those that it tried have died.
+_PROBE = Job(_child.probe, priority=-1_000_000_000)
 
 
 class Pool:
