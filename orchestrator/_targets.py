@@ -321,7 +321,8 @@ def main_of_host(name: str) -> dict[str, str]:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name and spec.name != "__main__":
         return {"name": spec.name}
-    path = getattr(main, "__file__", None)
+    # Python takes the script's `__file__` away when it has run it; what loaded it still knows.
+    path = getattr(main, "__file__", None) or getattr(getattr(main, "__loader__", None), "path", None)
     if not path or path.startswith("<"):
         raise TargetError(f"{name} was typed in or comes from python -c, so a child cannot import it; {advice}")
     if not os.path.isfile(path):
