@@ -104,18 +104,40 @@ def test_neighbours_do_not_notice(executor: OrchestratorExecutor, tmp_path: Path
     assert held.result(DEADLINE) == "running"
 
 
-def test_quick_calls_ahead_in_a_child_that_dies_run_once(executor: OrchestratorExecutor, tmp_path: Path) -> None:
+def learn_that_it_is_quick(executor: OrchestratorExecutor, folder: Path) -> None:
     for _ in range(20):
-        executor.submit(executing.note, str(tmp_path / "warm")).result(DEADLINE)
-    paths = [str(tmp_path / str(number)) for number in range(100)]
-    futures = []
-    for number, path in enumerate(paths):
-        futures.append(executor.submit(executing.note, path))
-        if number % 25 == 10:
-            executor.submit(executing.exit_at_once)
-    for future in futures:
-        assert future.result(DEADLINE) is None
-    assert [Path(path).read_text("ascii") for path in paths] == ["x"] * 100
+        assert executor.submit(executing.note_or, str(folder / "warm")).result(DEADLINE) == ""
+
+
+def test_of_quick_calls_that_go_together_only_the_one_that_dies_breaks(
+    executor: OrchestratorExecutor, tmp_path: Path
+) -> None:
+    learn_that_it_is_quick(executor, tmp_path)
+    paths = [tmp_path / str(number) for number in range(300)]
+    deadly = {10, 50, 51, 200}
+    futures = [
+        executor.submit(executing.note_or, str(path), "die" if number in deadly else "")
+        for number, path in enumerate(paths)
+    ]
+    for number, future in enumerate(futures):
+        assert isinstance(future.exception(DEADLINE), CallCrashed) == (number in deadly)
+    assert [path.read_text("ascii") for number, path in enumerate(paths) if number not in deadly] == ["x"] * 296
+    assert works(executor)
+
+
+def test_quick_calls_do_not_wait_behind_one_that_turns_out_slow(
+    executor: OrchestratorExecutor, tmp_path: Path
+) -> None:
+    learn_that_it_is_quick(executor, tmp_path)
+    paths = [tmp_path / str(number) for number in range(300)]
+    held = [executor.submit(executing.note_or, str(tmp_path), "hold")]
+    futures = [executor.submit(executing.note_or, str(path)) for path in paths]
+    # It ends only when they have ended.
+    assert [future.result(DEADLINE) for future in futures] == [""] * 300
+    assert not held[0].done()
+    (tmp_path / "go").touch()
+    assert held[0].result(DEADLINE) == "hold"
+    assert [path.read_text("ascii") for path in paths] == ["x"] * 300
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 20])

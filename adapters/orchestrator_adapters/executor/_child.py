@@ -60,6 +60,17 @@ def call(text: str, say: Callable[[int, str], None]) -> str:
         _output.finish()
 
 
+def call_quickly(text: str):  # type: ignore[no-untyped-def]  # an annotation would have each answer looked at
+    """Make one call that is expected to be quick, and return how it ended; in a list with what it printed, if anything."""
+    lines: list[Any] = []
+
+    def say(fd: int, text: str) -> None:
+        lines.append([fd, text])
+
+    answer = call(text, say)
+    return [answer, *lines] if lines else answer
+
+
 def _call(text: str) -> str:
     global _prepared
     if not _prepared:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import Job, Supervisor, callback
 from orchestrator.exceptions import JobCrashed
-from orchestrator_adapters.executor import _child, _exit
+from orchestrator_adapters.executor import _child, _exit, _lot
 from orchestrator_adapters.executor._delivery import Delivery, read_error
 from orchestrator_adapters.executor._errors import CallCrashed
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _QUICK_SHARE = 1 / 128
 # So many functions are known to be quick; somebody who makes functions without end loses speed only.
 _MOST_KNOWN = 10_000
+# Quick calls go in lots, if that many wait: a job costs more than they do. More would make the first wait for long.
+_LEAST_LOT, _LARGEST_LOT = 4, 32
+# A call whose pickle is longer goes alone: what is long to send is no small call.
+_LONG = 4096
 # After so many crashes in a row it is found out whether children can do anything at all.
 _DOUBTFUL = 2
 # Last in the line: there a supervisor looks for a job to try, when those that it tried have died.
@@ -46,6 +50,8 @@ class Pool:
 
     def __init__(self, workers: int, options: dict[str, Any], *, kill_running: bool) -> None:
         self.kill_running = kill_running
+        # Not where calls are counted, or ended one by one.
+        self._makes_lots = not kill_running and options.get("max_jobs") is None
         self.broken = ""
         self._workers = workers
         self._supervisor = Supervisor(workers, **options)
@@ -65,6 +71,7 @@ class Pool:
         self._spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
         self._running: dict[Call, asyncio.Task[None]] = {}
         self._taken = 0.0
+        self._enough = workers + 0.25  # of calls of which so many are handed over, no more are for the moment
         self._quick: set[str] = set()
         self._crashes = 0
         self._probes: set[asyncio.Task[None]] = set()
@@ -218,18 +225,80 @@ class Pool:
                 if call.text is not None:
                     taken += share
                     calls.append(call)
+        lot: list[tuple[Call, str]] = []
+        size = min(_LARGEST_LOT, len(calls) // self._workers) if self._makes_lots else 0
         for call in calls:
             text, call.text = call.text, None
-            if text is not None and call.begin():
-                self._taken += call.share
+            if text is None or not call.begin():
+                continue
+            self._taken += call.share
+            if size < _LEAST_LOT or call.share == 1.0 or len(text) > _LONG:
                 self._running[call] = self._spawn(self._run(call, text))
+                continue
+            lot.append((call, text))
+            if len(lot) >= size:
+                self._start_lot(lot)
+                lot = []
+        if lot:
+            self._start_lot(lot)
         if self._is_shut and not waiting and not self._running:
             self._over.set()
 
-    async def _run(self, call: Call, text: str) -> None:
-        answer: str | BaseException
+    def _start_lot(self, lot: list[tuple[Call, str]]) -> None:
+        task = self._spawn(self._run_lot(deque(lot)))
+        for call, _ in lot:
+            self._running[call] = task
+
+    async def _run_lot(self, lot: deque[tuple[Call, str]]) -> None:
+        def tell(kind: int, what: Any) -> None:
+            if kind == _lot.ANSWER:
+                self._settle(lot.popleft()[0], what)
+            elif kind == _lot.GIVEN_BACK:
+                self._run_again([lot.pop() for _ in range(what)])
+            else:
+                self._delivery.said(kind, what)
+
+        problem: BaseException
         try:
-            answer = await self._supervisor.run(_child.call, text, self._say)
+            await self._supervisor.run(_lot.call_many, [text for _, text in lot], callback(tell))
+            return
+        except asyncio.CancelledError:  # lots are never killed but with everything
+            problem = BrokenProcessPool(self.broken) if self._problem is None else self._problem()
+        except JobCrashed as error:
+            call, _ = lot.popleft()
+            # Those behind it have not begun.
+            rest = list(reversed(lot))
+            self._settle(call, CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error))
+            self._run_again(rest)
+            return
+        except Exception as error:
+            problem = error
+        while lot:
+            self._settle(lot.popleft()[0], problem)
+
+    def _run_again(self, calls: list[tuple[Call, str]]) -> None:
+        """Run calls that had been handed over and did not begin, each by itself; the last one is the first."""
+        for call, text in reversed(calls):
+            self._running[call] = self._spawn(self._run(call, text))
+
+    def _settle(self, call: Call, answer: str | BaseException) -> None:
+        self._learn(call.label, answer)
+        # In this order: who waits for the future can go on only when this thread rests.
+        self._end(call)
+        self._delivery.answer(call, answer)
+
+    async def _run(self, call: Call, text: str) -> None:
+        answer: Any
+        try:
+            if call.share < 1.0:
+                # Without a callback a job costs less, and what a quick call prints can wait for its end.
+                answer = await self._supervisor.run(_child.call_quickly, text)
+            else:
+                answer = await self._supervisor.run(_child.call, text, self._say)
+            if isinstance(answer, list):
+                for fd, line in answer[1:]:
+                    self._delivery.said(fd, line)
+                answer = answer[0]
         except asyncio.CancelledError:
             if self._problem is None:
                 self._end(call)
@@ -239,17 +308,15 @@ class Pool:
             answer = CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error)
         except Exception as error:
             answer = error
-        self._learn(call.label, answer)
-        # In this order: who waits for the future can go on only when this thread rests.
-        self._end(call)
-        self._delivery.answer(call, answer)
+        self._settle(call, answer)
 
     def _end(self, call: Call) -> None:
         del self._running[call]
         self._taken -= call.share
         if not self._running:
             self._taken = 0.0  # what rounding has left of it
-        if self._waiting or self._is_shut:
+        # Where lots can be made, there is to be room for some.
+        if not self._running or call.share == 1.0 or not self._makes_lots or self._taken <= self._enough:
             self._pump()
 
     def _learn(self, label: str, answer: str | BaseException) -> None:
