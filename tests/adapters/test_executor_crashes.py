@@ -90,6 +90,7 @@ def test_the_certificate_says_what_is_known(executor: OrchestratorExecutor) -> N
     error = executor.submit(executing.kill_itself).exception(DEADLINE)
     assert isinstance(error, CallCrashed) and error.certificate is not None
     assert error.certificate.signal == "SIGKILL" and "kill_itself" in str(error) and "SIGKILL" in str(error)
+    assert error.certificate.stderr == ("last words",)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is CallCrashed and copy.certificate == error.certificate
 
@@ -125,9 +126,7 @@ def test_of_quick_calls_that_go_together_only_the_one_that_dies_breaks(
     assert works(executor)
 
 
-def test_quick_calls_do_not_wait_behind_one_that_turns_out_slow(
-    executor: OrchestratorExecutor, tmp_path: Path
-) -> None:
+def test_quick_calls_do_not_wait_behind_one_that_turns_out_slow(executor: OrchestratorExecutor, tmp_path: Path) -> None:
     learn_that_it_is_quick(executor, tmp_path)
     paths = [tmp_path / str(number) for number in range(300)]
     held = [executor.submit(executing.note_or, str(tmp_path), "hold")]

@@ -61,7 +61,7 @@ def call(text: str, say: Callable[[int, str], None]) -> str:
 
 
 def call_quickly(text: str):  # type: ignore[no-untyped-def]  # an annotation would have each answer looked at
-    """Make one call that is expected to be quick, and return how it ended; in a list with what it printed, if anything."""
+    """Make one call that is expected to be quick; returns how it ended, in a list with what it printed, if anything."""
     lines: list[Any] = []
 
     def say(fd: int, text: str) -> None:

@@ -68,6 +68,8 @@ class _Writer(io.TextIOBase):
         say = self._output.say
         if say is None:
             return self._before.write(text)
+        if self._fd == 2:
+            self._before.write(text)  # where the death certificate has its last lines from
         lines, end, self._held = (self._held + text).rpartition("\n")
         self._output.held = True
         if end:

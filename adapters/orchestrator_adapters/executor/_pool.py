@@ -180,33 +180,38 @@ class Pool:
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(self._live())
-        except BaseException as error:
-            cause = error
-            reason = f"the executor could not run its calls: {type(error).__name__}: {error}"
-            self._break(reason, lambda: _caused(BrokenProcessPool(reason), cause))
         finally:
             self._delivery.finish()
             _exit.forget(self)
 
     async def _live(self) -> None:
-        self._over = asyncio.Event()
         try:
-            async with self._supervisor:
-                loop = asyncio.get_running_loop()
-                self._spawn = loop.create_task
-                with self._lock:
-                    self._loop = loop
-                self._pump()
-                await self._over.wait()
-                with self._lock:
-                    self._loop = None
-                for probe in self._probes:
-                    probe.cancel()
-                if self._running:
-                    await asyncio.wait(self._running.values())
+            await self._work()
+        except BaseException as error:
+            cause = error
+            reason = f"the executor could not run its calls: {type(error).__name__}: {error}"
+            self._break(reason, lambda: _caused(BrokenProcessPool(reason), cause))
+            if self._running:
+                await asyncio.wait(self._running.values())
         finally:
             with self._lock:
                 self._loop = None
+
+    async def _work(self) -> None:
+        self._over = asyncio.Event()
+        async with self._supervisor:
+            loop = asyncio.get_running_loop()
+            self._spawn = loop.create_task
+            with self._lock:
+                self._loop = loop
+            self._pump()
+            await self._over.wait()
+            with self._lock:
+                self._loop = None
+            for probe in self._probes:
+                probe.cancel()
+            while self._running:
+                await asyncio.wait(self._running.values())
 
     def _pump(self) -> None:
         """Hand over as many calls as there is room for."""
@@ -258,23 +263,21 @@ class Pool:
             else:
                 self._delivery.said(kind, what)
 
-        problem: BaseException
         try:
             await self._supervisor.run(_lot.call_many, [text for _, text in lot], callback(tell))
-            return
         except asyncio.CancelledError:  # lots are never killed but with everything
-            problem = BrokenProcessPool(self.broken) if self._problem is None else self._problem()
+            make = self._problem or (lambda: BrokenProcessPool("the executor has ended"))
+            while lot:
+                self._settle(lot.popleft()[0], make())
         except JobCrashed as error:
             call, _ = lot.popleft()
             # Those behind it have not begun.
             rest = list(reversed(lot))
             self._settle(call, CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error))
             self._run_again(rest)
-            return
         except Exception as error:
-            problem = error
-        while lot:
-            self._settle(lot.popleft()[0], problem)
+            while lot:
+                self._settle(lot.popleft()[0], error)
 
     def _run_again(self, calls: list[tuple[Call, str]]) -> None:
         """Run calls that had been handed over and did not begin, each by itself; the last one is the first."""
@@ -374,7 +377,7 @@ class Pool:
         for call in waiting:
             if call.begin():
                 self._delivery.answer(call, make())
-        for task in self._running.values():
+        for task in set(self._running.values()):
             task.cancel()
         if not self._running and self._loop is not None:
             self._over.set()
