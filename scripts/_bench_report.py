@@ -103,8 +103,8 @@ def verdicts(runs: Runs) -> list[Verdict]:
             ratio = value / bound if value is not None and bound else (0.0 if known and value == 0 else None)
             found.append(Verdict(budget, f"{show(value, unit)} of {show(bound, unit) if known else '?'}", ratio))
 
-    def at_least(budget: str, line: str, key: str, bound: float | None) -> None:
-        value = median(line, key)
+    def at_least(budget: str, line: str, key: str, bound: float | None, ours: float | None = None) -> None:
+        value = median(line, key) if ours is None else ours
         if line in runs and OURS in runs[line]:
             unit = next(metric.unit for metric in BY_NAME[line].metrics if metric.key == key)
             ratio = bound / value if value and bound else None
@@ -128,6 +128,13 @@ def verdicts(runs: Runs) -> list[Verdict]:
     others = tuple(name for name in RIVALS if name != "PPE(spawn)")
     at_least("no-op jobs ≥ 2 × the best of the other peers", "noop", "rate", times(2, best("noop", "rate", others)))
     at_most("round trip p50 ≤ the best peer", "round-trip", "p50", best("round-trip", "p50"))
+    executor, library = "ours: executor", "PPE(spawn)"
+    if executor in runs.get("noop", {}):
+        rate = median("noop", "rate", executor)
+        at_least(f"executor: no-op calls ≥ {library}", "noop", "rate", median("noop", "rate", library), rate)
+    if executor in runs.get("round-trip", {}):
+        p50 = median("round-trip", "p50", executor)
+        at_most(f"executor: round trip p50 ≤ {library}", "round-trip", "p50", median("round-trip", "p50", library), p50)
     at_most("start ≤ 3.5 × python -c pass", "start", "first", times(3.5, median("start", "first", FLOOR)))
     at_most("start, below every peer", "start", "first", best("start", "first"))
     at_most("child killed → replacement ≤ 1.5 × start", "crash", "replaced", times(1.5, median("start", "first")))
