@@ -153,6 +153,13 @@ def test_kill_workers_breaks_what_is_there(tmp_path: Path) -> None:
         executor.submit(executing.add, 1)
 
 
+def test_kill_workers_right_after_the_first_call_waits_for_nobody(tmp_path: Path) -> None:
+    executor = OrchestratorExecutor(1, grace=0)
+    futures = [executor.submit(executing.hold, str(tmp_path)) for _ in range(5)]
+    executor.kill_workers()
+    assert all(isinstance(future.exception(DEADLINE), BrokenProcessPool) for future in futures)
+
+
 # The end of the program
 
 
@@ -206,6 +213,21 @@ def test_with_kill_running_the_end_of_the_program_waits_for_nobody(tmp_path: Pat
         tmp_path,
     )
     assert not (tmp_path / "5").exists()
+
+
+def test_with_kill_running_the_program_may_end_before_anything_began(tmp_path: Path) -> None:
+    run(
+        """
+        import executing
+        from orchestrator_adapters.executor import OrchestratorExecutor
+
+        if __name__ == "__main__":
+            executor = OrchestratorExecutor(2, kill_running=True, grace=0)
+            for number in range(20):
+                executor.submit(executing.hold, ".", str(number))
+        """,
+        tmp_path,
+    )
 
 
 def test_an_executor_of_which_no_future_is_left_holds_no_program_up(tmp_path: Path) -> None:

@@ -37,9 +37,10 @@ def _wait_for_all() -> None:
     global _begun
     _begun = True
     for pool in list(_working):
-        if pool.kill_running:
-            pool.cancel_all()
         pool.shutdown(wait=False)
+    for pool in list(_working):
+        if pool.kill_running:
+            pool.end_now()
     for pool in list(_working):
         pool.shutdown(wait=True)
 

@@ -76,6 +76,7 @@ class Pool:
         self._crashes = 0
         self._probes: set[asyncio.Task[None]] = set()
         self._problem: Callable[[], BaseException] | None = None
+        self._doom = ""  # why all is to be ended, from whichever thread
 
     # For any thread
 
@@ -141,8 +142,9 @@ class Pool:
         """End all that runs and waits; every future of it raises BrokenProcessPool with that reason."""
         with self._lock:
             self._is_shut = True
+            self._doom = reason
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._break, reason, lambda: BrokenProcessPool(reason))
+                self._loop.call_soon_threadsafe(self._break_if_doomed)
 
     def shutdown(self, *, wait: bool, cancel: bool = False) -> None:
         """Take no more calls, and end when those that were taken are done."""
@@ -163,11 +165,15 @@ class Pool:
         self._thread.join()
         self._delivery.thread.join()
 
-    def cancel_all(self) -> None:
-        """Cancel what waits, and kill what runs."""
+    def end_now(self) -> None:
+        """Cancel what waits, kill what runs, and return when all has ended; of a pool with `kill_running`."""
         self.shutdown(wait=False, cancel=True)
-        for call in list(self._running):
-            call.cancel()
+        while self._thread is not None and self._thread.is_alive():
+            # Again and again, for one may be on its way from those that wait to those that run.
+            for call in [*self._waiting, *self._running]:
+                call.cancel()
+            self._thread.join(0.1)
+        self.shutdown(wait=True)
 
     # On the thread of the loop
 
@@ -204,6 +210,7 @@ class Pool:
             self._spawn = loop.create_task
             with self._lock:
                 self._loop = loop
+            self._break_if_doomed()
             self._pump()
             await self._over.wait()
             with self._lock:
@@ -270,6 +277,8 @@ class Pool:
             while lot:
                 self._settle(lot.popleft()[0], make())
         except JobCrashed as error:
+            if not lot:
+                return  # it had answered them all
             call, _ = lot.popleft()
             # Those behind it have not begun.
             rest = list(reversed(lot))
@@ -365,6 +374,11 @@ class Pool:
         error = read_error(answer)
         _exit.logger.critical("Exception in initializer:", exc_info=error.__cause__)
         self._break(str(error), lambda: read_error(answer))
+
+    def _break_if_doomed(self) -> None:
+        reason = self._doom
+        if reason:
+            self._break(reason, lambda: BrokenProcessPool(reason))
 
     def _break(self, reason: str, make: Callable[[], BaseException]) -> None:
         """Fail what waits and what runs, and end."""
