@@ -212,10 +212,11 @@ async def test_launches_leave_no_zombie_and_no_temp_folder(count: int, site: Sit
     seen: set[psutil.Process] = set()
     stop = threading.Event()
     me = psutil.Process()
+    before = set(me.children(recursive=True))  # multiprocessing's resource tracker, say: it ends with this process
 
     def watch() -> None:
         while not stop.wait(0.2):
-            seen.update(me.children(recursive=True))
+            seen.update(set(me.children(recursive=True)) - before)
 
     watching = threading.Thread(target=watch)
     watching.start()

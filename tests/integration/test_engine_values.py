@@ -309,7 +309,6 @@ async def test_builtins_and_library_functions(supervisor: Supervisor) -> None:
     ("options", "field"),
     [
         ({"workers": -1}, "workers"),
-        ({"workers": 0}, "workers"),
         ({"workers": 1.5}, "workers"),
         ({"workers": True}, "workers"),
         ({"concurrency": 0}, "concurrency"),

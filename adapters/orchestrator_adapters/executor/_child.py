@@ -30,6 +30,7 @@ _SHORT = 4096
 _QUICK = 0.002
 
 _prepared = False
+_failure: str | None = None
 _authkey = ""
 _output: Output | None = None
 
@@ -72,12 +73,12 @@ def call_quickly(text: str):  # type: ignore[no-untyped-def]  # an annotation wo
 
 
 def _call(text: str) -> str:
-    global _prepared
+    global _prepared, _failure
     if not _prepared:
-        failure = _prepare()
-        if failure is not None:
-            return NOT_INITIALIZED + failure
+        _failure = _prepare()
         _prepared = True
+    if _failure is not None:
+        return NOT_INITIALIZED + _failure  # also to calls that were sent before the executor heard of it
     try:
         function, args, kwargs = _loads(a2b_base64(text))
     except child.JobCancelled:
