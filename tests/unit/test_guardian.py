@@ -291,6 +291,7 @@ def test_a_frozen_app_is_told_its_role(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     app = os.path.abspath("/opt/app/app")
     monkeypatch.setattr(sys, "executable", app)
+    monkeypatch.setattr(_frozen, "_armed", False)  # a test of an app may have called freeze_support here
     with pytest.raises(LaunchError, match="freeze_support"):
         _launch.describe_guardian()
     monkeypatch.setattr(_frozen, "_armed", True)
