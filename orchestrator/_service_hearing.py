@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator import _frames, _wire
-from orchestrator._events import Log
 
 if TYPE_CHECKING:
     from orchestrator._child_process import Child
@@ -76,16 +75,6 @@ class ServiceHearing:
 
     def _wrote(self, frame: _frames.Logged) -> None:
         runner = self._runner
-        runner.history.push(
-            Log(
-                text=frame.text,
-                stream=frame.stream,
-                level=frame.level,
-                logger=frame.logger,
-                dropped=frame.dropped,
-                fields=frame.fields,
-                attempt=runner.generation,
-            )
-        )
+        runner.history.push(self._talk.event_of(frame, runner.generation))
         fields = {"service": runner.name, "generation": runner.generation, "pid": self._child.pid}
         self._talk.write(frame, fields)

@@ -133,19 +133,21 @@ class Talk:
             fields.update(job=record.id, key=record.job.key, attempt=record.attempts)
             listener = record.listener
             if listener.wants_events:
-                listener.event(
-                    record,
-                    Log(
-                        text=frame.text,
-                        stream=frame.stream,
-                        level=frame.level,
-                        logger=frame.logger,
-                        dropped=frame.dropped,
-                        fields=frame.fields,
-                        attempt=record.attempts,
-                    ),
-                )
+                listener.event(record, self.event_of(frame, record.attempts))
         self.write(frame, fields)
+
+    @staticmethod
+    def event_of(frame: _frames.Logged, attempt: int) -> Log:
+        """Return a line as the event that a reader gets."""
+        return Log(
+            text=frame.text,
+            stream=frame.stream,
+            level=frame.level,
+            logger=frame.logger,
+            dropped=frame.dropped,
+            fields=frame.fields,
+            attempt=attempt,
+        )
 
     def write(self, frame: _frames.Logged, fields: dict[str, Any]) -> None:
         """Log a line of a child; `fields` say whose it is."""

@@ -154,7 +154,7 @@ TABLE = {
     "_service_address": row("exceptions _port"),
     "_service_watch": row("_liveness _probes _service_spec", packages="anyio"),
     "_service_run": row("_models _wire"),
-    "_service_hearing": row("_events _frames _wire"),
+    "_service_hearing": row("_frames _wire"),
     "_service_plan": row(f"{VALUES} _wire _codec _targets _foreign_child _service_spec child"),
     "_service_runner": row(
         f"{VALUES} _state _policy _liveness _resources _spawn _health _child_process _service_address _service_hearing "

@@ -16,9 +16,8 @@ from frozen_desks import FILES, Desk, Polled, dead, get, open_desk, until
 
 # The main process and the service; where there is one, the guardian.
 MOST = 3 if sys.platform != "win32" else 2
-# What the promises allow for what outlives the supervisor is three seconds; the rest is for a machine that is busy. How
-# long it took is printed.
-GONE = 15.0
+# What the promises allow for what outlives the supervisor. How long it took is printed.
+GONE = 3.0
 WATCHED = 30.0
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
