@@ -87,7 +87,7 @@ def test_a_killed_app_leaves_nothing(program: Path, desk: DesktopRun) -> None:
     with start(program, "--window", "none", allowed=6, env=desk.environment) as app:
         desk.wait_ready()
         app.process.kill()
-        assert not app.wait_gone(DEADLINE)
+        assert not app.wait_gone(3.0), "what outlives the supervisor has three seconds"
 
 
 def test_the_page_takes_a_picture_with_a_browser_job(program: Path, desk: DesktopRun, visit: Any) -> None:
