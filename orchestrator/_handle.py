@@ -14,7 +14,7 @@ from orchestrator._ring import Ring
 from orchestrator.exceptions import SupervisorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator._link import Link
     from orchestrator._models import Job, Outcome
@@ -152,6 +152,7 @@ class JobHandle(Receipt):
         self._readers = 0
         self._observed = False
         self._news: asyncio.Event | None = None
+        self._told: list[tuple[Callable[[Outcome], object], contextvars.Context]] = []
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id} {self.key or ''} {self.state}>".replace("  ", " ")
@@ -203,6 +204,24 @@ class JobHandle(Receipt):
         await self.wait()
         return self.value()
 
+    def when_done(self, function: Callable[[Outcome], object]) -> None:
+        """Have `function(outcome)` called on this loop when the job is over, after all calls that the job made.
+
+        It is called once, soon and not at once, in a copy of the present context; what it raises goes to the loop's
+        exception handler.
+        """
+        self._observed = True
+        self._told.append((function, contextvars.copy_context()))
+        if self.done:
+            self._tell_outcome()
+
+    def _tell_outcome(self) -> None:
+        assert self.record is not None
+        outcome = self.record.outcome()
+        for function, context in self._told:
+            self._loop.call_soon(function, outcome, context=context)
+        self._told.clear()
+
     def events(self) -> Events:
         """Return an async iterator of what happens to the job: states, progress, logs, items, artefacts.
 
@@ -234,6 +253,8 @@ class JobHandle(Receipt):
 
     def _finish(self) -> None:
         super()._finish()
+        if self._told:
+            self._tell_outcome()
         if self._news is not None:
             self._news.set()
 

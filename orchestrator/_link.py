@@ -11,8 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from orchestrator._engine import Engine
+from orchestrator._persist import outlast
+from orchestrator._spawn import NoSpawn
 from orchestrator._spawn_loop import new_loop
-from orchestrator.exceptions import SupervisorClosed, WrongContext
+from orchestrator.exceptions import LaunchError, SupervisorClosed, WrongContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -346,6 +348,35 @@ class OtherLoop:
         with contextlib.suppress(SupervisorClosed):  # somebody else's close was quicker
             await self.ask(partial(self.engine.close, cancel=cancel))
         await self._loop.run_in_executor(None, self._thread.finish)
+
+
+async def open_elsewhere(options: Options, problem: NoSpawn) -> Link:
+    """Open an engine on a thread whose loop can start processes, for the running one cannot.
+
+    Raises:
+        LaunchError: If no loop can.
+    """
+    thread = EngineThread(options)
+    thread.start()
+    opened = asyncio.get_running_loop().run_in_executor(None, thread.wait_opened)
+    try:
+        await outlast(opened)
+    except NoSpawn as error:
+        raise LaunchError(f"no event loop can start processes here: {error}") from problem
+    except OSError:  # there is no other loop to be had: no file descriptor is left, say
+        if options.fallback is None:
+            raise
+        engine = Engine(options, is_last=True)
+        await engine.open()
+        return SameLoop(engine)
+    except asyncio.CancelledError:
+        if opened.exception() is None:
+            closing = asyncio.ensure_future(OtherLoop(thread).close(cancel=True))
+            with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
+                await outlast(closing)
+        raise
+    thread.engine.log("supervisor.moved_to_thread", reason=f"the running loop cannot start processes: {problem}")
+    return OtherLoop(thread)
 
 
 class _Relay:

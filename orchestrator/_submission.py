@@ -10,7 +10,7 @@ from orchestrator._models import Job
 from orchestrator._record import Listener, Record
 from orchestrator._targets import Target, Targets
 from orchestrator._units import Catalogue
-from orchestrator.exceptions import ConfigurationError, TargetError
+from orchestrator.exceptions import ConfigurationError, QueueFull, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +107,15 @@ class Submitter:
         if kwargs:
             found.warn_of_options(kwargs)
         return Submission(found.job, found, args, kwargs, self._largest)
+
+    def check_nowait(self) -> None:
+        """Raise ConfigurationError where a job is accepted only after some waiting."""
+        if self._options.journal is not None:
+            raise ConfigurationError("journal", "has a job for good after a moment: use submit, which waits for that")
+
+    def queue_full(self) -> QueueFull:
+        """Return the error of a queue without room."""
+        return QueueFull(f"{self._options.queue_size} jobs are waiting already: that is this supervisor's queue_size")
 
     def from_job(self, job: Job) -> Submission:
         """Return the submission of a job."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from orchestrator import _launch, _remedies, _wire
 from orchestrator._engine import Engine
 from orchestrator._handle import JobHandle, Receipt
-from orchestrator._link import EngineThread, Link, OtherLoop, SameLoop
+from orchestrator._link import Link, SameLoop, open_elsewhere
 from orchestrator._map import Outcomes
 from orchestrator._models import Job, Limit, RestartPolicy, Seconds, whole
 from orchestrator._options import CACHE_BYTES, Options
@@ -190,36 +190,11 @@ class Supervisor:
                     raise NoSpawn("it is of a kind that may not be able to, and there is no worker to try it with")
                 await engine.open()
             except NoSpawn as problem:
-                self._link = await self._open_elsewhere(self._loop, problem)
+                self._link = await open_elsewhere(self._options, problem)
             else:
                 self._link = SameLoop(engine)
         self._submitter.start_after(self._link.engine.last_job)
         return self
-
-    async def _open_elsewhere(self, loop: asyncio.AbstractEventLoop, problem: NoSpawn) -> Link:
-        """Open the engine on a thread whose loop can start processes, for this one cannot."""
-        thread = EngineThread(self._options)
-        thread.start()
-        opened = loop.run_in_executor(None, thread.wait_opened)
-        try:
-            await outlast(opened)
-        except NoSpawn as error:
-            raise LaunchError(f"no event loop can start processes here: {error}") from problem
-        except OSError:  # there is no other loop to be had: no file descriptor is left, say
-            if self._options.fallback is None:
-                raise
-            engine = Engine(self._options, is_last=True)
-            await engine.open()
-            return SameLoop(engine)
-        except asyncio.CancelledError:
-            if opened.exception() is None:
-                closing = asyncio.ensure_future(OtherLoop(thread).close(cancel=True))
-                with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
-                    await outlast(closing)
-            raise
-        reason = f"the running loop cannot start processes: {problem}"
-        thread.engine.log("supervisor.moved_to_thread", reason=reason)
-        return OtherLoop(thread)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -322,6 +297,29 @@ class Supervisor:
             except asyncio.CancelledError:
                 handle.cancel()  # nobody would have the handle
                 raise
+        return handle
+
+    def submit_nowait(self, target: Target | Job, /, *args: Any, **kwargs: Any) -> JobHandle:
+        """Hand a job over if the queue has room for it: for callbacks, and for servers that rather refuse than wait.
+
+        The arguments are encoded here and now, however large they are.
+
+        Raises:
+            QueueFull: If `queue_size` jobs are waiting; the job was not accepted.
+            ConfigurationError: If there is a journal: `submit` waits until it has the job.
+        """
+        link = self._open_link()
+        submission = self._submitter.make(target, args, kwargs)
+        self._submitter.check_nowait()
+        handle = JobHandle(link, submission)
+        payload = submission.encode()
+        if not link.has_space:
+            raise self._submitter.queue_full()
+        if payload.callbacks:
+            handle.hold_context()
+        record = self._submitter.record(submission, payload, link.relay(handle))
+        handle._attach(record)
+        link.accept(record)
         return handle
 
     async def _submit_stream(self, submission: Submission) -> JobHandle:

@@ -166,6 +166,19 @@ class BlockingSupervisor:
             handle._cancel_and_wait()  # nobody would have the handle
             raise
 
+    def submit_nowait(self, target: Target | Job, /, *args: Any, **kwargs: Any) -> BlockingHandle:
+        """Hand a job over if the queue has room for it. See `Supervisor.submit_nowait`."""
+        submission = self._submitter.make(target, args, kwargs)
+        thread = self._check_open()
+        self._submitter.check_nowait()
+        handle = BlockingHandle(thread, submission.public_job())
+        try:
+            self._hand_over(submission, handle, wait=False)
+            return handle
+        except BaseException:
+            handle._cancel_and_wait()  # nobody would have the handle
+            raise
+
     def _hand_over(
         self,
         submission: Submission,
@@ -174,8 +187,9 @@ class BlockingSupervisor:
         read: bool = False,
         place: Any = (None, None),
         identity: str | None = None,
+        wait: bool = True,
     ) -> Record:
-        """Wait for room in the queue, and give the engine the job."""
+        """Wait for room in the queue, unless that must not be, and give the engine the job."""
         thread = self._check_open()
         thread.engine.check_open()
         payload = submission.encode()
@@ -185,6 +199,9 @@ class BlockingSupervisor:
         record.read, record.gather = read, not read
         handle._record = record
         while not thread.offer(record):
+            if not wait:
+                handle._record = None
+                raise self._submitter.queue_full()
             thread.wait(thread.engine.wait_for_space)
             thread.engine.check_open()
         return record

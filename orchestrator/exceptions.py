@@ -15,6 +15,7 @@ OrchestratorError
 ├── CacheError                           the cache cannot be opened
 │   ├── CacheInUse                       … because another supervisor uses it
 │   └── CacheDamaged                     … because its file is damaged, or no cache
+├── QueueFull                            there is no room for another job now
 ├── KeyConflict                          the journal has another job under this key
 ├── SupervisorClosed (RuntimeError)      the supervisor is not open (any more)
 ├── WrongContext (RuntimeError)          called from another loop, thread or a forked process
@@ -56,6 +57,7 @@ __all__ = (
     "PayloadError",
     "PayloadTooLarge",
     "PoolBroken",
+    "QueueFull",
     "SelfSpawnError",
     "ServiceFailed",
     "SupervisorClosed",
@@ -102,6 +104,10 @@ class PayloadTooLarge(PayloadError):
 
 class KeyConflict(OrchestratorError):
     """Raised when a job's key is, in the journal, that of a job with another target or other arguments."""
+
+
+class QueueFull(OrchestratorError):
+    """Raised by `submit_nowait` when `queue_size` jobs are waiting already; the job was not accepted."""
 
 
 class LaunchError(OrchestratorError):

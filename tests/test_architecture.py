@@ -169,7 +169,7 @@ TABLE = {
     ),
     # How callers reach it.
     "_spawn_loop": row(),
-    "_link": row(f"{VALUES} _options _record _engine _spawn_loop"),
+    "_link": row(f"{VALUES} _options _persist _record _spawn _engine _spawn_loop"),
     "_ring": row("_events"),
     "_calls": row("_models _record"),
     "_handle": row(f"{VALUES} _persist _record _link _ring _calls"),

@@ -174,3 +174,25 @@ def test_a_crash_while_much_is_being_sent_blocks_nobody(executor: OrchestratorEx
     crashed = [executor.submit(executing.exit_at_once) for _ in range(2)]
     assert [future.result(DEADLINE) for future in futures] == [len(data)] * 3
     assert all(isinstance(future.exception(DEADLINE), CallCrashed) for future in crashed)
+
+
+def test_an_initializer_that_kills_its_child_once_costs_no_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts = tmp_path / "starts"
+    with OrchestratorExecutor(1, initializer=executing.die_at_start, initargs=(str(starts), 1)) as executor:
+        assert executor.submit(executing.add, 1).result(DEADLINE) == 2
+    assert starts.read_text("ascii") == "xx"
+    assert capsys.readouterr().out == "starting\n"
+
+
+def test_an_initializer_that_kills_each_child_is_told_after_a_few(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    with OrchestratorExecutor(2, initializer=executing.die_at_start, initargs=(str(starts), 1000)) as executor:
+        futures = [executor.submit(executing.add, number) for number in range(100)]
+        errors = [future.exception(DEADLINE) for future in futures]
+        assert all(isinstance(error, BrokenProcessPool) and not isinstance(error, CallCrashed) for error in errors)
+        assert "no such device" in str(errors[0]) and "7" in str(errors[0])
+        with pytest.raises(BrokenProcessPool):
+            executor.submit(executing.add, 1).result(DEADLINE)
+    assert 2 <= len(starts.read_text("ascii")) <= 12

@@ -40,6 +40,16 @@ def refuse_to_start(path: str) -> None:
     raise OSError("no such device")
 
 
+def die_at_start(path: str, times: int) -> None:
+    """Note the start, and be killed by it so many times."""
+    with open(path, "a", encoding="ascii") as file:
+        file.write("x")
+    print("starting")
+    if os.path.getsize(path) <= times:
+        print("no such device", file=sys.stderr, flush=True)
+        os._exit(7)
+
+
 def hold(folder: str, name: str = "running") -> str:
     """Say that it runs, and wait until it is let go."""
     place = Path(folder)

@@ -77,10 +77,11 @@ class Call(Future[Any]):
         Those of asyncio only tell a loop.
         """
         with self._condition:  # so that no callback is added meanwhile
-            callbacks: Any = self._done_callbacks  # type: ignore[attr-defined]
-            if any(getattr(each, "__module__", None) != "asyncio.futures" for each in callbacks):
-                return False
-            self.settle(value)
+            for each in self._done_callbacks:  # type: ignore[attr-defined]
+                if getattr(each, "__module__", None) != "asyncio.futures":
+                    return False
+            if self._state == _RUNNING:
+                self.set_result(value)
             return True
 
     def _notify(self) -> None:

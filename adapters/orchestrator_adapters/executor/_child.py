@@ -32,7 +32,9 @@ _QUICK = 0.002
 _prepared = False
 _failure: str | None = None
 _authkey = ""
-_output: Output | None = None
+_output: Output
+# What the initializer printed, until there is a call to tell it.
+_early: list[tuple[int, str]] = []
 
 
 def probe() -> None:
@@ -51,9 +53,11 @@ def call(text: str, say: Callable[[int, str], None]) -> str:
         text: The pickle of function, arguments and keyword arguments, in base64.
         say: Takes what is printed meanwhile: 1 or 2, for stdout or stderr, and lines.
     """
-    global _output
-    if _output is None:
-        _output = Output()
+    if not _prepared:
+        prepare()
+    for early in _early:
+        say(*early)
+    _early.clear()
     _output.say = say
     try:
         return _call(text)
@@ -73,10 +77,6 @@ def call_quickly(text: str):  # type: ignore[no-untyped-def]  # an annotation wo
 
 
 def _call(text: str) -> str:
-    global _prepared, _failure
-    if not _prepared:
-        _failure = _prepare()
-        _prepared = True
     if _failure is not None:
         return NOT_INITIALIZED + _failure  # also to calls that were sent before the executor heard of it
     try:
@@ -97,8 +97,20 @@ def _call(text: str) -> str:
     return (kind.upper() if time.perf_counter() - started < _QUICK else kind) + answer
 
 
-def _prepare() -> str | None:
-    """Run the initializer before the first call; returns its failure as text."""
+def prepare() -> None:
+    """Run the initializer, before this child counts as ready: one that dies of it has run no call."""
+    global _prepared, _failure, _output
+    _prepared = True
+    _output = Output()
+    _output.say = lambda fd, text: _early.append((fd, text))
+    try:
+        _failure = _initialize()
+    finally:
+        _output.finish()
+
+
+def _initialize() -> str | None:
+    """Return as text how the initializer failed, if it did."""
     global _authkey
     given = child.params().get(PARAMS) or {}
     _authkey = given.get("authkey", "")
@@ -107,9 +119,7 @@ def _prepare() -> str | None:
     try:
         initializer, initargs = _loads(a2b_base64(given["initializer"]))
         initializer(*initargs)
-    except child.JobCancelled:
-        raise
-    except BaseException as error:
+    except BaseException as error:  # told by each call, so that it is a failure of the executor and not of its child
         return _dumps_error(error)
     return None
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import time
 import weakref
 from binascii import b2a_base64
 from collections import deque
 from concurrent.futures import Executor
-from functools import partial
 from multiprocessing.process import current_process
 from multiprocessing.reduction import ForkingPickler
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchestrator import RestartPolicy
 from orchestrator_adapters.executor import _child
 from orchestrator_adapters.executor._call import Call
 from orchestrator_adapters.executor._pool import Pool
@@ -26,6 +28,12 @@ T = TypeVar("T")
 
 # Results of any size: pickles that are large go through files, and this is far beyond what memory holds.
 _LARGEST = 2**40
+_ATOMS = frozenset((type(None), bool, int, float, str, bytes))
+# An initializer runs in each child before that counts as ready. It may load a model; and one that kills its child does
+# so each time, while callers wait: they are told after six children and three seconds.
+_PREPARE = f"{_child.__name__}:{_child.prepare.__name__}"
+_TO_INITIALIZE = 600.0
+_RESTART = RestartPolicy(backoff=0.1)
 _RESERVED = ("workers", "max_jobs", "params", "journal", "isolation", "fallback", "concurrency", "on_exit")
 
 
@@ -77,9 +85,12 @@ class OrchestratorExecutor(Executor):
             if name in options:
                 raise TypeError(f"{name!r} is not for an executor; use a supervisor")
         given = {"authkey": bytes(current_process().authkey).hex()}
+        defaults: dict[str, Any] = {"name": "executor", "max_message_bytes": _LARGEST, "queue_size": 2**31}
         if initializer is not None:
             given["initializer"] = _dumps((initializer, tuple(initargs)))
-        options = {"name": "executor", "max_message_bytes": _LARGEST, "queue_size": 2**31, **options}
+            defaults |= {"start_timeout": _TO_INITIALIZE, "restart": _RESTART}
+            options["preload"] = [*options.get("preload", ()), _PREPARE]
+        options = {**defaults, **options}
         options |= {"max_jobs": max_tasks_per_child, "params": {_child.PARAMS: given}}
         self._max_workers = max_workers
         self._pool = Pool(max_workers, options, kill_running=bool(kill_running))
@@ -102,7 +113,7 @@ class OrchestratorExecutor(Executor):
             RuntimeError: If the executor is shut down.
         """
         call = Call(self._pool, getattr(fn, "__qualname__", "") or type(fn).__qualname__)
-        self._pool.submit(call, partial(_dumps, (fn, args, kwargs)))
+        self._pool.submit(call, _dumps_call, (fn, args, kwargs))
         return call
 
     def map(
@@ -214,6 +225,14 @@ def _flattened(chunks: Iterator[list[Any]]) -> Iterator[Any]:
         chunk.reverse()
         while chunk:
             yield chunk.pop()
+
+
+def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> str:
+    function, args, kwargs = call
+    if type(function) is FunctionType and not kwargs and _ATOMS.issuperset(map(type, args)):
+        # No reducer has a say in these, and this takes a third of the time.
+        return b2a_base64(pickle.dumps(call), newline=False).decode("ascii")
+    return _dumps(call)
 
 
 def _dumps(value: object) -> str:

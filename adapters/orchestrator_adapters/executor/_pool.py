@@ -8,7 +8,8 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import Job, Supervisor, callback
 from orchestrator.exceptions import JobCrashed
@@ -17,8 +18,9 @@ from orchestrator_adapters.executor._delivery import Delivery, read_error
 from orchestrator_adapters.executor._errors import CallCrashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
+    from orchestrator import Outcome
     from orchestrator_adapters.executor._call import Call
 
 # Of calls that were quick, 128 are handed over for each that can run, to keep children busy: those that were handed
@@ -30,10 +32,26 @@ _MOST_KNOWN = 10_000
 _LEAST_LOT, _LARGEST_LOT = 4, 32
 # A call whose pickle is longer goes alone: what is long to send is no small call.
 _LONG = 4096
+# So much is encoded in a thread.
+_LARGE = 262_144
 # After so many crashes in a row it is found out whether children can do anything at all.
 _DOUBTFUL = 2
 # Last in the line: there a supervisor looks for a job to try, when those that it tried have died.
 _PROBE = Job(_child.probe, priority=-1_000_000_000)
+
+
+class _Cancellable(Protocol):
+    """A job, or what is on its way to become one."""
+
+    def cancel(self) -> object:
+        """End it; its calls are told."""
+
+
+class _Refused:
+    """In the place of a job that was not accepted, until its calls have been told."""
+
+    def cancel(self) -> None:
+        """Nothing of it runs."""
 
 
 class Pool:
@@ -68,8 +86,7 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None  # set and cleared with the lock held; calls wait till then
         self._woken = False
         self._over: asyncio.Event
-        self._spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-        self._running: dict[Call, asyncio.Task[None]] = {}
+        self._running: dict[Call, _Cancellable] = {}
         self._taken = 0.0
         self._enough = workers + 0.25  # of calls of which so many are handed over, no more are for the moment
         self._quick: set[str] = set()
@@ -80,12 +97,13 @@ class Pool:
 
     # For any thread
 
-    def submit(self, call: Call, dumps: Callable[[], str]) -> None:
+    def submit(self, call: Call, dumps: Callable[[Any], str], value: Any) -> None:
         """Take a call.
 
         Args:
             call: Its future.
-            dumps: Returns the call, pickled; called when it is known that the call can be taken.
+            dumps: Pickles it.
+            value: What is called, with what.
 
         Raises:
             BrokenProcessPool: If no call can run any more.
@@ -93,7 +111,7 @@ class Pool:
         """
         self._check()
         try:
-            call.text = dumps()
+            call.text = dumps(value)
         except Exception as error:  # of the caller's own values: told as results are, like in the standard library
             call.settle(error=error)
             return
@@ -191,6 +209,7 @@ class Pool:
             _exit.forget(self)
 
     async def _live(self) -> None:
+        self._over = asyncio.Event()
         try:
             await self._work()
         except BaseException as error:
@@ -198,18 +217,15 @@ class Pool:
             reason = f"the executor could not run its calls: {type(error).__name__}: {error}"
             self._break(reason, lambda: _caused(BrokenProcessPool(reason), cause))
             if self._running:
-                await asyncio.wait(self._running.values())
+                await self._over.wait()
         finally:
             with self._lock:
                 self._loop = None
 
     async def _work(self) -> None:
-        self._over = asyncio.Event()
         async with self._supervisor:
-            loop = asyncio.get_running_loop()
-            self._spawn = loop.create_task
             with self._lock:
-                self._loop = loop
+                self._loop = asyncio.get_running_loop()
             self._break_if_doomed()
             self._pump()
             await self._over.wait()
@@ -217,8 +233,6 @@ class Pool:
                 self._loop = None
             for probe in self._probes:
                 probe.cancel()
-            while self._running:
-                await asyncio.wait(self._running.values())
 
     def _pump(self) -> None:
         """Hand over as many calls as there is room for."""
@@ -245,53 +259,107 @@ class Pool:
                 continue
             self._taken += call.share
             if size < _LEAST_LOT or call.share == 1.0 or len(text) > _LONG:
-                self._running[call] = self._spawn(self._run(call, text))
+                self._hand_over(call, text)
                 continue
             lot.append((call, text))
             if len(lot) >= size:
-                self._start_lot(lot)
+                self._hand_over_lot(lot)
                 lot = []
         if lot:
-            self._start_lot(lot)
+            self._hand_over_lot(lot)
         if self._is_shut and not waiting and not self._running:
             self._over.set()
 
-    def _start_lot(self, lot: list[tuple[Call, str]]) -> None:
-        task = self._spawn(self._run_lot(deque(lot)))
-        for call, _ in lot:
-            self._running[call] = task
+    def _hand_over(self, call: Call, text: str) -> None:
+        # Without a callback a job costs less, and what a quick call prints can wait for its end.
+        job = (_child.call_quickly, text) if call.share < 1.0 else (_child.call, text, self._say)
+        if len(text) > _LARGE:
+            self._running[call] = asyncio.create_task(self._hand_over_later(call, job))
+            return
+        try:
+            handle = self._running[call] = self._supervisor.submit_nowait(*job)
+        except Exception as error:
+            self._refuse([call], error)
+        else:
+            handle.when_done(partial(self._ended, call))
 
-    async def _run_lot(self, lot: deque[tuple[Call, str]]) -> None:
+    async def _hand_over_later(self, call: Call, job: tuple[Any, ...]) -> None:
+        """Hand over a call that is too large to be encoded while others wait."""
+        try:
+            handle = self._running[call] = await self._supervisor.submit(*job)
+        except asyncio.CancelledError:
+            self._ended_with(call, None)
+        except Exception as error:
+            self._ended_with(call, error)
+        else:
+            handle.when_done(partial(self._ended, call))
+
+    def _hand_over_lot(self, calls: list[tuple[Call, str]]) -> None:
+        lot = deque(calls)
+
         def tell(kind: int, what: Any) -> None:
             if kind == _lot.ANSWER:
                 self._settle(lot.popleft()[0], what)
             elif kind == _lot.GIVEN_BACK:
-                self._run_again([lot.pop() for _ in range(what)])
+                self._hand_over_again([lot.pop() for _ in range(what)])
             else:
                 self._delivery.said(kind, what)
 
         try:
-            await self._supervisor.run(_lot.call_many, [text for _, text in lot], callback(tell))
-        except asyncio.CancelledError:  # lots are never killed but with everything
-            make = self._problem or (lambda: BrokenProcessPool("the executor has ended"))
-            while lot:
-                self._settle(lot.popleft()[0], make())
-        except JobCrashed as error:
-            if not lot:
-                return  # it had answered them all
+            handle = self._supervisor.submit_nowait(_lot.call_many, [text for _, text in lot], callback(tell))
+        except Exception as error:
+            self._refuse([call for call, _ in calls], error)
+            return
+        for call, _ in lot:
+            self._running[call] = handle
+        handle.when_done(partial(self._lot_ended, lot))
+
+    def _refuse(self, calls: list[Call], error: Exception) -> None:
+        """Fail calls that were not accepted; soon, for whoever hands over is in the midst of others."""
+        for call in calls:
+            self._running[call] = _Refused()
+            asyncio.get_running_loop().call_soon(self._ended_with, call, error)
+
+    def _hand_over_again(self, calls: list[tuple[Call, str]]) -> None:
+        """Hand over calls that had been handed over and did not begin, each by itself; the last one is the first."""
+        for call, text in reversed(calls):
+            self._hand_over(call, text)
+
+    def _lot_ended(self, lot: deque[tuple[Call, str]], outcome: Outcome) -> None:
+        if not lot:
+            return  # it had answered them all
+        if isinstance(outcome.error, JobCrashed):
             call, _ = lot.popleft()
             # Those behind it have not begun.
             rest = list(reversed(lot))
-            self._settle(call, CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error))
-            self._run_again(rest)
-        except Exception as error:
-            while lot:
-                self._settle(lot.popleft()[0], error)
+            self._ended_with(call, outcome.error)
+            self._hand_over_again(rest)
+            return
+        error = None if outcome.status == "cancelled" else outcome.error
+        while lot:
+            self._ended_with(lot.popleft()[0], error)
 
-    def _run_again(self, calls: list[tuple[Call, str]]) -> None:
-        """Run calls that had been handed over and did not begin, each by itself; the last one is the first."""
-        for call, text in reversed(calls):
-            self._running[call] = self._spawn(self._run(call, text))
+    def _ended(self, call: Call, outcome: Outcome) -> None:
+        answer = outcome.value
+        if answer is None:
+            self._ended_with(call, None if outcome.status == "cancelled" else outcome.error)
+            return
+        if isinstance(answer, list):
+            for fd, line in answer[1:]:
+                self._delivery.said(fd, line)
+            answer = answer[0]
+        self._settle(call, answer)
+
+    def _ended_with(self, call: Call, error: BaseException | None) -> None:
+        """A call ended without an answer: with an error, or because it was cancelled, alone or with everything."""
+        if isinstance(error, JobCrashed):
+            error = CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error)
+        elif error is None and self._problem is not None:
+            error = self._problem()
+        elif error is None:
+            # Settles nothing where it was the future that was cancelled.
+            error = BrokenProcessPool(f"the call of {call.label} was ended")
+        self._settle(call, error)
 
     def _settle(self, call: Call, answer: str | BaseException) -> None:
         self._learn(call.label, answer)
@@ -299,36 +367,16 @@ class Pool:
         self._end(call)
         self._delivery.answer(call, answer)
 
-    async def _run(self, call: Call, text: str) -> None:
-        answer: Any
-        try:
-            if call.share < 1.0:
-                # Without a callback a job costs less, and what a quick call prints can wait for its end.
-                answer = await self._supervisor.run(_child.call_quickly, text)
-            else:
-                answer = await self._supervisor.run(_child.call, text, self._say)
-            if isinstance(answer, list):
-                for fd, line in answer[1:]:
-                    self._delivery.said(fd, line)
-                answer = answer[0]
-        except asyncio.CancelledError:
-            if self._problem is None:
-                self._end(call)
-                return
-            answer = self._problem()
-        except JobCrashed as error:
-            answer = CallCrashed(f"the call of {call.label} crashed: {error.certificate}", error)
-        except Exception as error:
-            answer = error
-        self._settle(call, answer)
-
     def _end(self, call: Call) -> None:
         del self._running[call]
         self._taken -= call.share
         if not self._running:
             self._taken = 0.0  # what rounding has left of it
+        if not self._waiting:
+            if self._is_shut and not self._running:
+                self._over.set()
         # Where lots can be made, there is to be room for some.
-        if not self._running or call.share == 1.0 or not self._makes_lots or self._taken <= self._enough:
+        elif not self._running or call.share == 1.0 or not self._makes_lots or self._taken <= self._enough:
             self._pump()
 
     def _learn(self, label: str, answer: str | BaseException) -> None:
@@ -366,9 +414,9 @@ class Pool:
         self._crashes = 0
 
     def _kill(self, call: Call) -> None:
-        task = self._running.get(call)
-        if task is not None:
-            task.cancel()
+        running = self._running.get(call)
+        if running is not None:
+            running.cancel()
 
     def _fail_initializer(self, answer: str) -> None:
         error = read_error(answer)
@@ -391,8 +439,8 @@ class Pool:
         for call in waiting:
             if call.begin():
                 self._delivery.answer(call, make())
-        for task in set(self._running.values()):
-            task.cancel()
+        for running in set(self._running.values()):
+            running.cancel()
         if not self._running and self._loop is not None:
             self._over.set()
 
