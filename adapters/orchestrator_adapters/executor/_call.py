@@ -30,6 +30,7 @@ class Call(Future[Any]):
         self.text: str | None = None
         self.label = label
         self.share = 1.0
+        self._holds_callbacks = False
         self._pool = pool
 
     def cancel(self) -> bool:
@@ -80,9 +81,18 @@ class Call(Future[Any]):
             for each in self._done_callbacks:  # type: ignore[attr-defined]
                 if getattr(each, "__module__", None) != "asyncio.futures":
                     return False
-            if self._state == _RUNNING:
-                self.set_result(value)
-            return True
+            if self._state != _RUNNING:
+                return True
+            self._holds_callbacks = True
+            self.set_result(value)
+            self._holds_callbacks = False
+        # Without the lock, which is the first thing that the woken loop would wait for.
+        self._invoke_callbacks()
+        return True
+
+    def _invoke_callbacks(self) -> None:
+        if not self._holds_callbacks:
+            super()._invoke_callbacks()  # type: ignore[misc]
 
     def _notify(self) -> None:
         """Tell those who wait for several futures, as they are told nothing by a cancel alone."""

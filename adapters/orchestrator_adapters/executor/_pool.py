@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -116,11 +117,12 @@ class Pool:
             call.settle(error=error)
             return
         with self._lock:
-            self._check()
+            if self._is_shut or self.broken:
+                self._check()
             if self._thread is None:
                 self._start()
             self._waiting.append(call)
-            self._wake()
+        self._wake()
 
     def _check(self) -> None:
         if self.broken:
@@ -145,10 +147,16 @@ class Pool:
         _exit.watch(self)
 
     def _wake(self) -> None:
-        """Have the loop look at what waits, once; called with the lock held."""
-        if self._loop is not None and not self._woken:
+        """Have the loop look at what waits; better without the lock, which is the first thing that it would wait for.
+
+        A look that is still to come sees whatever waits by then. A loop that is over, or not there yet, has looked at
+        all that there was, or will.
+        """
+        loop = self._loop
+        if loop is not None and not self._woken:
             self._woken = True
-            self._loop.call_soon_threadsafe(self._pump)
+            with contextlib.suppress(RuntimeError):  # closed
+                loop.call_soon_threadsafe(self._pump)
 
     def kill(self, call: Call) -> None:
         """End a call that runs; its future is cancelled already."""
@@ -314,7 +322,7 @@ class Pool:
             self._running[call] = handle
         handle.when_done(partial(self._lot_ended, lot))
 
-    def _refuse(self, calls: list[Call], error: Exception) -> None:
+    def _refuse(self, calls: list[Call], error: Exception | None) -> None:
         """Fail calls that were not accepted; soon, for whoever hands over is in the midst of others."""
         for call in calls:
             self._running[call] = _Refused()
@@ -323,7 +331,10 @@ class Pool:
     def _hand_over_again(self, calls: list[tuple[Call, str]]) -> None:
         """Hand over calls that had been handed over and did not begin, each by itself; the last one is the first."""
         for call, text in reversed(calls):
-            self._hand_over(call, text)
+            if self._problem is None:
+                self._hand_over(call, text)
+            else:
+                self._refuse([call], None)
 
     def _lot_ended(self, lot: deque[tuple[Call, str]], outcome: Outcome) -> None:
         if not lot:
@@ -389,9 +400,9 @@ class Pool:
                 self._probes.add(probe)
                 probe.add_done_callback(self._probes.discard)
             return
-        self._crashes = 0
         if isinstance(answer, BaseException):
             return
+        self._crashes = 0
         if answer[0] == _child.NOT_INITIALIZED:
             if not self.broken:
                 self._fail_initializer(answer)
