@@ -51,6 +51,7 @@ class Call(Future[Any]):
                 return self.cancelled()
             self._state = _CANCELLED
             self._notify()
+            condition.notify_all()  # who waits in result()
         invoke: Any = self._invoke_callbacks  # type: ignore[attr-defined]
         self._pool.kill(self)
         invoke()

@@ -181,15 +181,17 @@ class _Calls:
         # An iterator that nobody reads to its end is not to keep the executor.
         self._executor = weakref.ref(executor)
         self._function = function
-        self._items = items
+        self._items: Iterator[tuple[Any, ...]] | None = items
         self.futures: deque[Future[Any]] = deque()
         for args in itertools.islice(items, most):
             self.futures.append(executor.submit(function, *args))
+        if most is None:
+            self._items = None  # some iterators have more after their end, or wait for it
 
     def take(self) -> Future[Any]:
         """Return the first future, after submitting one more."""
         executor = self._executor()
-        if executor is not None:
+        if executor is not None and self._items is not None:
             for args in itertools.islice(self._items, 1):
                 self.futures.append(executor.submit(self._function, *args))
         return self.futures.popleft()

@@ -282,7 +282,8 @@ class Pool:
         # Without a callback a job costs less, and what a quick call prints can wait for its end.
         job = (_child.call_quickly, text) if call.share < 1.0 else (_child.call, text, self._say)
         if len(text) > _LARGE:
-            self._running[call] = asyncio.create_task(self._hand_over_later(call, job))
+            task = self._running[call] = asyncio.create_task(self._hand_over_later(call, job))
+            task.add_done_callback(partial(self._handed_over, call))
             return
         try:
             handle = self._running[call] = self._supervisor.submit_nowait(*job)
@@ -293,14 +294,15 @@ class Pool:
 
     async def _hand_over_later(self, call: Call, job: tuple[Any, ...]) -> None:
         """Hand over a call that is too large to be encoded while others wait."""
-        try:
-            handle = self._running[call] = await self._supervisor.submit(*job)
-        except asyncio.CancelledError:
+        handle = self._running[call] = await self._supervisor.submit(*job)
+        handle.when_done(partial(self._ended, call))
+
+    def _handed_over(self, call: Call, task: asyncio.Task[None]) -> None:
+        # Not in the task: one that is cancelled before its first step never takes one.
+        if task.cancelled():
             self._ended_with(call, None)
-        except Exception as error:
+        elif (error := task.exception()) is not None:
             self._ended_with(call, error)
-        else:
-            handle.when_done(partial(self._ended, call))
 
     def _hand_over_lot(self, calls: list[tuple[Call, str]]) -> None:
         lot = deque(calls)
