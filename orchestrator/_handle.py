@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from orchestrator._calls import LOT, Calls
@@ -209,7 +210,12 @@ class JobHandle(Receipt):
 
         It is called once, soon and not at once, in a copy of the present context; what it raises goes to the loop's
         exception handler.
+
+        Raises:
+            TypeError: If it is no function, or an async one, which nobody would await.
         """
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise TypeError(f"when_done takes a sync function that gets the outcome, not {function!r:.100}")
         self._observed = True
         self._told.append((function, contextvars.copy_context()))
         if self.done:
@@ -219,7 +225,8 @@ class JobHandle(Receipt):
         assert self.record is not None
         outcome = self.record.outcome()
         for function, context in self._told:
-            self._loop.call_soon(function, outcome, context=context)
+            # Not the function itself: in debug mode the loop looks at what it gets, and may raise here, in the engine.
+            self._loop.call_soon(_call, function, outcome, context=context)
         self._told.clear()
 
     def events(self) -> Events:
@@ -274,6 +281,10 @@ class JobHandle(Receipt):
         if type(event) is StateChange and event.state not in ("queued", "running", "waiting"):
             self._observed = True
         return event
+
+
+def _call(function: Callable[[Outcome], object], outcome: Outcome) -> None:
+    function(outcome)
 
 
 class Events:

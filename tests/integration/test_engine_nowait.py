@@ -86,6 +86,18 @@ async def test_a_function_that_raises_holds_nobody_up(caplog: pytest.LogCaptureF
     assert "not mine" in caplog.text
 
 
+async def test_only_sync_functions_are_taken(isolation: Isolation) -> None:
+    async def nobody_awaits(_: Outcome) -> None: ...
+
+    asyncio.get_running_loop().set_debug(True)  # then the loop looks, too
+    async with Supervisor(workers=1, isolation=isolation) as supervisor:
+        handle = supervisor.submit_nowait(chores.same, 1)
+        for wrong in (nobody_awaits, None, 5):
+            with pytest.raises(TypeError, match="when_done takes a sync function"):
+                handle.when_done(wrong)  # type: ignore[arg-type]
+        assert (await told(handle)).value == 1
+
+
 async def test_one_job_may_hand_over_the_next_in_its_callback(isolation: Isolation) -> None:
     async with Supervisor(workers=1, isolation=isolation) as supervisor:
         over: asyncio.Future[int] = asyncio.get_running_loop().create_future()

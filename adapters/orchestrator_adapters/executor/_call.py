@@ -52,9 +52,8 @@ class Call(Future[Any]):
             self._state = _CANCELLED
             self._notify()
             condition.notify_all()  # who waits in result()
-        invoke: Any = self._invoke_callbacks  # type: ignore[attr-defined]
         self._pool.kill(self)
-        invoke()
+        self._invoke_callbacks()
         return True
 
     def begin(self) -> bool:
