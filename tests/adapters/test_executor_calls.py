@@ -126,6 +126,14 @@ def test_what_calls_print_is_printed_here_before_they_are_done(
         assert capsys.readouterr() == (f"line {number}\n", f"LINE {number}")
 
 
+def test_the_streams_of_a_call_are_as_programs_expect(
+    executor: OrchestratorExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = executor.submit(executing.use_streams).result(DEADLINE)
+    assert names == ["<stdout>", "w", "utf-8", "backslashreplace", "<stderr>"]
+    assert capsys.readouterr().out == "still there\n"
+
+
 # map
 
 
@@ -158,6 +166,22 @@ def test_map_takes_no_more_than_its_buffer(executor: OrchestratorExecutor) -> No
         assert next(results) == number + 1
         assert taken == number + 3
     del results
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_map_asks_nobody_again_who_said_that_there_is_no_more(executor: OrchestratorExecutor, most: int | None) -> None:
+    longer = iter(range(100))
+    shorter = iter([1, 2, 3])
+    assert list(executor.map(executing.add, longer, shorter, buffersize=most)) == [1, 3, 5]
+    assert next(longer) == 4  # zip has taken one more than the shorter has, and no more
+
+    def ends_once() -> Iterator[int]:
+        yield 1
+        ended.append(1)
+
+    ended: list[int] = []
+    assert list(executor.map(executing.add, ends_once(), buffersize=most)) == [2]
+    assert ended == [1]
 
 
 def test_map_gives_up_at_its_timeout(executor: OrchestratorExecutor, tmp_path: Path) -> None:

@@ -207,3 +207,13 @@ def make(kind: str, way: str) -> object:
 def make_and_drop(way: str) -> None:
     """Have it done when a value is collected, within the call."""
     AtCollection(way)
+
+
+def use_streams() -> list[str]:
+    """Do with the standard streams what programs do with them at their start."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        stream.buffer.write(b"")
+    sys.stdout.close()
+    print("still there")
+    return [sys.stdout.name, sys.stdout.mode, sys.stdout.encoding, sys.stdout.errors or "", sys.stderr.name]

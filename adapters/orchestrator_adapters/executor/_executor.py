@@ -183,17 +183,22 @@ class _Calls:
         self._function = function
         self._items: Iterator[tuple[Any, ...]] | None = items
         self.futures: deque[Future[Any]] = deque()
-        for args in itertools.islice(items, most):
-            self.futures.append(executor.submit(function, *args))
-        if most is None:
-            self._items = None  # some iterators have more after their end, or wait for it
+        while self._items is not None and (most is None or len(self.futures) < most):
+            self._submit_next(executor)
+
+    def _submit_next(self, executor: OrchestratorExecutor) -> None:
+        """Submit one more, if there is one; who says once that there is none is not asked again."""
+        assert self._items is not None
+        for args in self._items:
+            self.futures.append(executor.submit(self._function, *args))
+            return
+        self._items = None
 
     def take(self) -> Future[Any]:
         """Return the first future, after submitting one more."""
         executor = self._executor()
         if executor is not None and self._items is not None:
-            for args in itertools.islice(self._items, 1):
-                self.futures.append(executor.submit(self._function, *args))
+            self._submit_next(executor)
         return self.futures.popleft()
 
 

@@ -45,13 +45,19 @@ class _Writer(io.TextIOBase):
         self._before = before
         self._held = ""
 
-    @property
-    def buffer(self) -> object:
-        return self._before.buffer
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._before, name)  # what text streams have beside their interface: buffer, name, reconfigure
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return self._before.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._before.errors
+
+    def close(self) -> None:
+        """Stay open, as what it stands for does."""
 
     def fileno(self) -> int:
         return self._before.fileno()
