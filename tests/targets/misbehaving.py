@@ -218,7 +218,9 @@ def items_then_error(count: int) -> Iterator[int]:
 # A mixture, with what is to become of each
 
 
-def do(kind: str, number: int) -> object:
+def do(kind: str, number: int, path: str) -> object:
+    with open(path, "ab") as file:
+        file.write(b"x")
     if kind == "raise":
         raise ValueError(str(number))
     if kind == "crash":
