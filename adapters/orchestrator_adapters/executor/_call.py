@@ -7,6 +7,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator_adapters.executor._messages import Message
     from orchestrator_adapters.executor._pool import Pool
 
 # Names that the standard library's own futures and waiters know; it has no public ones for them.
@@ -21,13 +22,13 @@ class Call(Future[Any]):
         label: What the called function is called.
 
     Attributes:
-        text: The call, pickled, in base64; None once it has gone to a child, or is not wanted any more.
+        message: The call as it travels; None once it has gone to a child, or is not wanted any more.
         share: How much room it takes among those that are handed over to children.
     """
 
     def __init__(self, pool: Pool, label: str) -> None:
         super().__init__()
-        self.text: str | None = None
+        self.message: Message | None = None
         self.label = label
         self.share = 1.0
         self._holds_callbacks = False
@@ -40,7 +41,7 @@ class Call(Future[Any]):
             Whether it is cancelled.
         """
         if super().cancel():
-            self.text = None
+            self.message = None
             self._notify()
             return True
         if not self._pool.kill_running:

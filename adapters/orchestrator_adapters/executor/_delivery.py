@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.exceptions import OrchestratorError
-from orchestrator_adapters.executor import _child
+from orchestrator_adapters.executor import _messages
 from orchestrator_adapters.executor._errors import CallUnreadable, InitializerFailed
 
 
@@ -34,11 +34,9 @@ RemoteTraceback: Any = getattr(concurrent.futures.process, "_RemoteTraceback", _
 
 if TYPE_CHECKING:
     from orchestrator_adapters.executor._call import Call
+    from orchestrator_adapters.executor._messages import Answer
 
-    Answer = str | BaseException
-
-_ATOMS = _child.ATOM + _child.QUICK_ATOM
-_VALUES = _ATOMS + _child.VALUE + _child.QUICK_VALUE
+    End = Answer | BaseException
 
 _logger = logging.getLogger("concurrent.futures")  # where the standard library tells of callbacks that raise
 
@@ -51,7 +49,7 @@ class Delivery:
     """
 
     def __init__(self, name: str) -> None:
-        self._queue: SimpleQueue[tuple[Call | int, Answer] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Call, End] | tuple[int, str] | None] = SimpleQueue()
         # Lines handed over and lines printed, each counted by one thread alone.
         self._said = self._printed = 0
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -60,13 +58,16 @@ class Delivery:
         """Start the thread."""
         self.thread.start()
 
-    def answer(self, call: Call, answer: Answer) -> None:
+    def answer(self, call: Call, end: End) -> None:
         """Settle a future soon; at once, and without waking a thread, if that can't hold up who calls this."""
-        if type(answer) is str and answer[0] in _ATOMS and self._said == self._printed:
-            value = pickle.loads(a2b_base64(answer[1:]))
-            if call.settle_quietly(value):
-                return
-        self._queue.put((call, answer))
+        if (
+            type(end) is list
+            and end[0] in _messages.HARMLESS
+            and self._said == self._printed
+            and call.settle_quietly(_messages.read_value(end))
+        ):
+            return
+        self._queue.put((call, end))
 
     def said(self, fd: int, text: str) -> None:
         """Print soon what a call printed."""
@@ -80,9 +81,9 @@ class Delivery:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
-                if isinstance(item[0], int):
+                if isinstance(item[1], str):
                     try:
-                        _print(item[0], str(item[1]))
+                        _print(item[0], item[1])
                     finally:
                         self._printed += 1
                 else:
@@ -100,12 +101,12 @@ def _print(fd: int, text: str) -> None:
             stream.flush()
 
 
-def _settle(call: Call, answer: Answer) -> None:
-    if isinstance(answer, BaseException):
-        call.settle(error=_translated(answer))
-    elif answer[0] in _VALUES:
+def _settle(call: Call, end: End) -> None:
+    if isinstance(end, BaseException):
+        call.settle(error=_translated(end))
+    elif end[0] in _messages.VALUES:
         try:
-            value = pickle.loads(a2b_base64(memoryview(answer.encode("ascii"))[1:]))
+            value = _messages.read_value(end)
         except BaseException as error:  # what is in a pickle is user code, and may even call exit
             problem = CallUnreadable(f"the result could not be rebuilt here: {type(error).__name__}: {error}")
             problem.__cause__ = error
@@ -113,22 +114,22 @@ def _settle(call: Call, answer: Answer) -> None:
         else:
             call.settle(value)
     else:
-        call.settle(error=read_error(answer))
+        call.settle(error=read_error(end))
 
 
-def read_error(answer: str) -> BaseException:
+def read_error(answer: Answer) -> BaseException:
     """Return the exception that an answer carries, with its traceback in the child as its cause."""
     try:
-        error, trace = pickle.loads(a2b_base64(answer[1:]))
+        error, trace = pickle.loads(a2b_base64(answer[1]))
     except BaseException as problem:
         unreadable = CallUnreadable(f"the call raised what could not be rebuilt here: {problem!r:.500}")
         unreadable.__cause__ = problem
         return unreadable
     cause = RemoteTraceback(f'\n"""\n{trace}"""')
     last = trace.strip().rpartition("\n")[2]
-    if answer[0] == _child.NOT_INITIALIZED:
+    if answer[0] == _messages.NOT_INITIALIZED:
         error = InitializerFailed(f"the initializer failed: {last}")
-    elif answer[0] == _child.UNREADABLE:
+    elif answer[0] == _messages.UNREADABLE:
         error = CallUnreadable(f"the call could not be rebuilt in the child: {last}")
     elif error is None:
         error = CallUnreadable(f"the call raised what could not be pickled there: {last}")

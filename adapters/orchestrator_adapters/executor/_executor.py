@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing.reduction  # noqa: F401  calls are pickled with its reducers, as multiprocessing's pools do
 import os
-import pickle
 import time
 import weakref
-from binascii import b2a_base64
 from collections import deque
 from concurrent.futures import Executor
 from multiprocessing.process import current_process
-from multiprocessing.reduction import ForkingPickler
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator import RestartPolicy
-from orchestrator_adapters.executor import _child
+from orchestrator_adapters.executor import _child, _messages
 from orchestrator_adapters.executor._call import Call
 from orchestrator_adapters.executor._pool import Pool
 
@@ -28,7 +25,6 @@ T = TypeVar("T")
 
 # Results of any size: pickles that are large go through files, and this is far beyond what memory holds.
 _LARGEST = 2**40
-_ATOMS = frozenset((type(None), bool, int, float, str, bytes))
 # An initializer runs in each child before that counts as ready. It may load a model; and one that kills its child does
 # so each time, while callers wait: they are told after six children and three seconds.
 _PREPARE = f"{_child.__name__}:{_child.prepare.__name__}"
@@ -87,7 +83,7 @@ class OrchestratorExecutor(Executor):
         given = {"authkey": bytes(current_process().authkey).hex()}
         defaults: dict[str, Any] = {"name": "executor", "max_message_bytes": _LARGEST, "queue_size": 2**31}
         if initializer is not None:
-            given["initializer"] = _dumps((initializer, tuple(initargs)))
+            given["initializer"] = _messages.dumps((initializer, tuple(initargs)))
             defaults |= {"start_timeout": _TO_INITIALIZE, "restart": _RESTART}
             options["preload"] = [*options.get("preload", ()), _PREPARE]
         options = {**defaults, **options}
@@ -113,7 +109,7 @@ class OrchestratorExecutor(Executor):
             RuntimeError: If the executor is shut down.
         """
         call = Call(self._pool, getattr(fn, "__qualname__", "") or type(fn).__qualname__)
-        self._pool.submit(call, _dumps_call, (fn, args, kwargs))
+        self._pool.submit(call, fn, args, kwargs)
         return call
 
     def map(
@@ -232,16 +228,3 @@ def _flattened(chunks: Iterator[list[Any]]) -> Iterator[Any]:
         chunk.reverse()
         while chunk:
             yield chunk.pop()
-
-
-def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> str:
-    function, args, kwargs = call
-    if type(function) is FunctionType and not kwargs and _ATOMS.issuperset(map(type, args)):
-        # No reducer has a say in these, and this takes a third of the time.
-        return b2a_base64(pickle.dumps(call), newline=False).decode("ascii")
-    return _dumps(call)
-
-
-def _dumps(value: object) -> str:
-    # As multiprocessing's pools pickle, with the reducers that were registered for them.
-    return b2a_base64(ForkingPickler.dumps(value), newline=False).decode("ascii")

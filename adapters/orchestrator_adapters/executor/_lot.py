@@ -11,7 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Tell = Callable[[int, str | int], None]
+    from orchestrator_adapters.executor._messages import Answer, Message
+
+    Tell = Callable[[int, Answer | str | int], None]
 
 # What is told beside lines for stdout (1) and stderr (2).
 ANSWER, GIVEN_BACK = 0, -1
@@ -23,29 +25,29 @@ _SLOW = 0.05
 class _Lot:
     """The calls of one job, of which a thread may give back those that have not begun."""
 
-    def __init__(self, texts: list[str], tell: Tell) -> None:
+    def __init__(self, messages: list[Message], tell: Tell) -> None:
         self.lock = allocate_lock()
         self.over = False
         self.begun = time.monotonic()
-        self._texts = texts
+        self._messages = messages
         self._tell = tell
-        texts.reverse()
+        messages.reverse()
 
-    def take(self) -> str | None:
+    def take(self) -> Message | None:
         """Return the next call, or None when there is none left."""
         with self.lock:
             self.begun = time.monotonic()
-            if self._texts:
-                return self._texts.pop()
+            if self._messages:
+                return self._messages.pop()
             self.over = True
             return None
 
     def give_back(self) -> None:
         """Give back what has not begun, if a call takes long."""
         with self.lock:
-            if not self.over and self._texts and time.monotonic() - self.begun >= _SLOW:
-                count = len(self._texts)
-                self._texts.clear()
+            if not self.over and self._messages and time.monotonic() - self.begun >= _SLOW:
+                count = len(self._messages)
+                self._messages.clear()
                 self._tell(GIVEN_BACK, count)
 
 
@@ -86,23 +88,23 @@ class _Watch:
 _watch: _Watch | None = None
 
 
-def call_many(texts: list[str], tell: Tell) -> None:
+def call_many(messages: list[Message], tell: Tell) -> None:
     """Make calls one after the other, and tell each one's answer before the next begins.
 
     So of a child that dies it is known which of them ran: the first that has no answer.
 
     Args:
-        texts: As for `call`.
+        messages: As for `call`.
         tell: Takes answers, in order; how many of the last ones were given back; and what is printed.
     """
     global _watch
     if _watch is None:
         _watch = _Watch()
-    lot = _Lot(texts, tell)
+    lot = _Lot(messages, tell)
     _watch.begin(lot)
     try:
-        while (text := lot.take()) is not None:
-            tell(ANSWER, _child.call(text, tell))
+        while (message := lot.take()) is not None:
+            tell(ANSWER, _child.call(message, tell))
     finally:
         lot.over = True
         _watch.end()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import Job, Supervisor, callback
 from orchestrator.exceptions import JobCrashed
-from orchestrator_adapters.executor import _child, _exit, _lot
+from orchestrator_adapters.executor import _child, _exit, _lot, _messages
 from orchestrator_adapters.executor._delivery import Delivery, read_error
 from orchestrator_adapters.executor._errors import CallCrashed
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator import Outcome
     from orchestrator_adapters.executor._call import Call
+    from orchestrator_adapters.executor._messages import Answer, Message
 
 # Of calls that were quick, 128 are handed over for each that can run, to keep children busy: those that were handed
 # over can't be cancelled any more. Of others there is one more than there are workers, as in the standard library.
@@ -31,6 +32,7 @@ _QUICK_SHARE = 1 / 128
 _MOST_KNOWN = 10_000
 # Quick calls go in lots, if that many wait: a job costs more than they do. More would make the first wait for long.
 _LEAST_LOT, _LARGEST_LOT = 4, 32
+_QUICK_PLAIN = _messages.PLAIN.upper()
 # A call whose pickle is longer goes alone: what is long to send is no small call.
 _LONG = 4096
 # So much is encoded in a thread.
@@ -98,13 +100,14 @@ class Pool:
 
     # For any thread
 
-    def submit(self, call: Call, dumps: Callable[[Any], str], value: Any) -> None:
+    def submit(self, call: Call, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take a call.
 
         Args:
             call: Its future.
-            dumps: Pickles it.
-            value: What is called, with what.
+            function: What is called.
+            args: With these.
+            kwargs: And these.
 
         Raises:
             BrokenProcessPool: If no call can run any more.
@@ -112,7 +115,7 @@ class Pool:
         """
         self._check()
         try:
-            call.text = dumps(value)
+            call.message = _messages.write_call(function, args, kwargs)
         except Exception as error:  # of the caller's own values: told as results are, like in the standard library
             call.settle(error=error)
             return
@@ -253,23 +256,23 @@ class Pool:
             while waiting:
                 call = waiting[0]
                 call.share = share = _QUICK_SHARE if call.label in quick else 1.0
-                if taken + share > room and call.text is not None:
+                if taken + share > room and call.message is not None:
                     break
                 waiting.popleft()
-                if call.text is not None:
+                if call.message is not None:
                     taken += share
                     calls.append(call)
-        lot: list[tuple[Call, str]] = []
+        lot: list[tuple[Call, Message]] = []
         size = min(_LARGEST_LOT, len(calls) // self._workers) if self._makes_lots else 0
         for call in calls:
-            text, call.text = call.text, None
-            if text is None or not call.begin():
+            message, call.message = call.message, None
+            if message is None or not call.begin():
                 continue
             self._taken += call.share
-            if size < _LEAST_LOT or call.share == 1.0 or len(text) > _LONG:
-                self._hand_over(call, text)
+            if size < _LEAST_LOT or call.share == 1.0 or len(message) > _LONG:
+                self._hand_over(call, message)
                 continue
-            lot.append((call, text))
+            lot.append((call, message))
             if len(lot) >= size:
                 self._hand_over_lot(lot)
                 lot = []
@@ -278,10 +281,16 @@ class Pool:
         if self._is_shut and not waiting and not self._running:
             self._over.set()
 
-    def _hand_over(self, call: Call, text: str) -> None:
+    def _hand_over(self, call: Call, message: Message) -> None:
         # Without a callback a job costs less, and what a quick call prints can wait for its end.
-        job = (_child.call_quickly, text) if call.share < 1.0 else (_child.call, text, self._say)
-        if len(text) > _LARGE:
+        job: tuple[Any, ...]
+        if call.share == 1.0:
+            job = (_child.call, message, self._say)
+        elif isinstance(message, str):
+            job = (_child.call_quickly, message)
+        else:
+            job = (_child.call_plainly, *message)
+        if len(message) > _LARGE:
             task = self._running[call] = asyncio.create_task(self._hand_over_later(call, job))
             task.add_done_callback(partial(self._handed_over, call))
             return
@@ -304,7 +313,7 @@ class Pool:
         elif (error := task.exception()) is not None:
             self._ended_with(call, error)
 
-    def _hand_over_lot(self, calls: list[tuple[Call, str]]) -> None:
+    def _hand_over_lot(self, calls: list[tuple[Call, Message]]) -> None:
         lot = deque(calls)
 
         def tell(kind: int, what: Any) -> None:
@@ -316,7 +325,7 @@ class Pool:
                 self._delivery.said(kind, what)
 
         try:
-            handle = self._supervisor.submit_nowait(_lot.call_many, [text for _, text in lot], callback(tell))
+            handle = self._supervisor.submit_nowait(_lot.call_many, [message for _, message in lot], callback(tell))
         except Exception as error:
             self._refuse([call for call, _ in calls], error)
             return
@@ -330,15 +339,15 @@ class Pool:
             self._running[call] = _Refused()
             asyncio.get_running_loop().call_soon(self._ended_with, call, error)
 
-    def _hand_over_again(self, calls: list[tuple[Call, str]]) -> None:
+    def _hand_over_again(self, calls: list[tuple[Call, Message]]) -> None:
         """Hand over calls that had been handed over and did not begin, each by itself; the last one is the first."""
-        for call, text in reversed(calls):
+        for call, message in reversed(calls):
             if self._problem is None:
-                self._hand_over(call, text)
+                self._hand_over(call, message)
             else:
                 self._refuse([call], None)
 
-    def _lot_ended(self, lot: deque[tuple[Call, str]], outcome: Outcome) -> None:
+    def _lot_ended(self, lot: deque[tuple[Call, Message]], outcome: Outcome) -> None:
         if not lot:
             return  # it had answered them all
         if isinstance(outcome.error, JobCrashed):
@@ -354,14 +363,14 @@ class Pool:
 
     def _ended(self, call: Call, outcome: Outcome) -> None:
         answer = outcome.value
-        if answer is None:
+        if outcome.status != "succeeded":
             self._ended_with(call, None if outcome.status == "cancelled" else outcome.error)
-            return
-        if isinstance(answer, list):
-            for fd, line in answer[1:]:
+        elif isinstance(answer, list):
+            for fd, line in answer[2:]:
                 self._delivery.said(fd, line)
-            answer = answer[0]
-        self._settle(call, answer)
+            self._settle(call, answer)
+        else:
+            self._settle(call, [_QUICK_PLAIN, answer])
 
     def _ended_with(self, call: Call, error: BaseException | None) -> None:
         """A call ended without an answer: with an error, or because it was cancelled, alone or with everything."""
@@ -374,7 +383,7 @@ class Pool:
             error = BrokenProcessPool(f"the call of {call.label} was ended")
         self._settle(call, error)
 
-    def _settle(self, call: Call, answer: str | BaseException) -> None:
+    def _settle(self, call: Call, answer: Answer | BaseException) -> None:
         self._learn(call.label, answer)
         # In this order: who waits for the future can go on only when this thread rests.
         self._end(call)
@@ -392,7 +401,7 @@ class Pool:
         elif not self._running or call.share == 1.0 or not self._makes_lots or self._taken <= self._enough:
             self._pump()
 
-    def _learn(self, label: str, answer: str | BaseException) -> None:
+    def _learn(self, label: str, answer: Answer | BaseException) -> None:
         """Note whether calls of a function are quick, and whether calls come to an end at all."""
         if isinstance(answer, CallCrashed):
             self._quick.discard(label)
@@ -405,7 +414,7 @@ class Pool:
         if isinstance(answer, BaseException):
             return
         self._crashes = 0
-        if answer[0] == _child.NOT_INITIALIZED:
+        if answer[0] == _messages.NOT_INITIALIZED:
             if not self.broken:
                 self._fail_initializer(answer)
         elif answer[0].islower():
@@ -431,7 +440,7 @@ class Pool:
         if running is not None:
             running.cancel()
 
-    def _fail_initializer(self, answer: str) -> None:
+    def _fail_initializer(self, answer: Answer) -> None:
         error = read_error(answer)
         _exit.logger.critical("Exception in initializer:", exc_info=error.__cause__)
         self._break(str(error), lambda: read_error(answer))
