@@ -116,7 +116,7 @@ def cancel_at_random(executor: OrchestratorExecutor, count: int, seed: int) -> N
         assert concurrent.futures.wait([future], DEADLINE).done
         assert future.cancelled() or future.result() == number
         assert neighbour.result(DEADLINE) == -number
-    assert 0 < cancelled < count
+    assert cancelled
     assert works(executor)
 
 
@@ -129,7 +129,7 @@ def test_a_call_cancelled_in_the_moment_of_its_end_is_cancelled_or_has_its_value
 def test_thousands_of_calls_cancelled_in_the_moment_of_their_end() -> None:
     for grace in (0, 0.002, 5):
         with OrchestratorExecutor(2, kill_running=True, grace=grace) as executor:
-            cancel_at_random(executor, 2_000, int(grace * 1000))
+            cancel_at_random(executor, 600, int(grace * 1000))
 
 
 def test_who_waits_for_a_call_hears_that_another_cancelled_it(executor: OrchestratorExecutor, tmp_path: Path) -> None:
@@ -161,6 +161,7 @@ def test_a_callback_may_cancel_another_call(executor: OrchestratorExecutor, tmp_
     large.add_done_callback(lambda _: found.append(endless.cancel()))
     assert concurrent.futures.wait([endless], DEADLINE).done == {endless}
     assert large.result(DEADLINE) and works(executor)
+    executor.shutdown()  # the callback has returned then
     assert found == [True]
 
 
@@ -304,6 +305,14 @@ def test_what_a_map_has_not_done_in_time_is_ended(executor: OrchestratorExecutor
         next(results)
     assert works(executor)  # which it could not with a child in one of them
     assert not Path(paths[-1]).exists()
+
+
+def test_a_chunk_that_crashes_costs_no_other(executor: OrchestratorExecutor) -> None:
+    results = executor.map(misbehaving.crash_in_chunk, range(20), chunksize=5)
+    assert list(itertools.islice(results, 10)) == list(range(10))
+    with pytest.raises(CallCrashed):
+        next(results)
+    assert list(executor.map(misbehaving.crash_in_chunk, range(14, 30), chunksize=5)) == list(range(14, 30))
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])

@@ -66,23 +66,20 @@ def test_calls_go_on_while_each_child_dies_of_its_call() -> None:
 
 @pytest.mark.soak
 def test_calls_go_on_while_hundreds_of_children_die_of_theirs() -> None:
-    die_among_others(50, 8)
+    die_among_others(25, 8)
 
 
 def die_at_random(count: int, seed: int) -> None:
     dice = random.Random(seed)
     size = 5_000_000
-    ends = set()
     with OrchestratorExecutor(2) as executor:
         futures = [executor.submit(misbehaving.give_and_die, size, dice.uniform(0, 0.1)) for _ in range(count)]
         for future in futures:
             error = future.exception(DEADLINE)
-            ends.add(type(error))
-            assert isinstance(error, CallCrashed) or future.result() == b"x" * size
-        assert CallCrashed in ends
-        # Two children may still have such a thread.
-        last = [type(executor.submit(misbehaving.nap, 1, 0.1).exception(DEADLINE)) for _ in range(4)]
-        assert last.count(type(None)) >= 2 and works(executor)
+            assert isinstance(error, CallCrashed) if error else future.result() == b"x" * size
+        # The two children may still have such a thread, and those that come after them have none.
+        errors = [executor.submit(misbehaving.nap, 1, 0.05).exception(DEADLINE) for _ in range(5)]
+        assert [type(error) for error in errors if error] in ([], [CallCrashed], [CallCrashed] * 2)
 
 
 def test_a_child_may_die_while_a_large_result_is_on_its_way() -> None:
@@ -91,8 +88,8 @@ def test_a_child_may_die_while_a_large_result_is_on_its_way() -> None:
 
 @pytest.mark.soak
 def test_hundreds_of_children_that_die_while_large_results_are_on_their_way() -> None:
-    for seed in range(10):
-        die_at_random(60, seed)
+    for seed in range(5):
+        die_at_random(40, seed)
 
 
 @pytest.mark.parametrize("count", [2, 13])
@@ -158,7 +155,7 @@ def test_children_of_one_call_never_hang() -> None:
 
 @pytest.mark.soak
 def test_hundreds_of_children_of_one_call_never_hang() -> None:
-    have_one_call_each(600)
+    have_one_call_each(200)
 
 
 def test_shutdown_waits_for_calls_that_wait_for_the_next_child() -> None:
@@ -265,15 +262,15 @@ def test_many_threads_submit_cancel_and_wait_for_long() -> None:
 
 def submit_a_mixture(executor: OrchestratorExecutor, folder: Path) -> list[concurrent.futures.Future[Any]]:
     """Return futures of calls that run, crash, wait, were cancelled, and, with `kill_running`, were ended."""
-    ended = executor.submit(executing.hold, str(folder), "ended")
-    running = executor.submit(executing.hold, str(folder))
-    while not ((folder / "ended").exists() and (folder / "running").exists()):
-        assert not ended.done() and not running.done()
+    ended = executor.submit(misbehaving.hold, str(folder), "ended")
+    running = executor.submit(misbehaving.hold, str(folder), "running")
+    until_written(folder / "ended.pid")
+    until_written(folder / "running.pid")
     ended.cancel()
     crashing = [executor.submit(executing.exit_at_once) for _ in range(3)]
     queued = [executor.submit(executing.add, number) for number in range(5)]
     cancelled = executor.submit(executing.add, 1)
-    assert cancelled.cancel()
+    cancelled.cancel()
     return [ended, running, *crashing, *queued, cancelled]
 
 
@@ -287,6 +284,7 @@ def test_shutdown_from_other_threads_ends_a_mixture(threads: int, kill_running: 
     assert ended.cancelled() == kill_running and running.result() == "running"
     assert [type(future.exception()) for future in rest[:3]] == [CallCrashed] * 3
     assert [future.result() for future in rest[3:8]] == [1, 2, 3, 4, 5]
+    assert rest[8].cancelled() or rest[8].result() == 2
 
 
 @pytest.mark.parametrize("kill_running", [False, True])
@@ -297,15 +295,15 @@ def test_a_program_may_end_with_a_mixture(kill_running: bool, tmp_path: Path) ->
             f"""
             from pathlib import Path
             import executing
+            import misbehaving
             from orchestrator_adapters.executor import OrchestratorExecutor
 
             if __name__ == "__main__":
                 here = Path.cwd()
                 executor = OrchestratorExecutor(2, kill_running={kill_running}, grace=0)
-                ended = executor.submit(executing.hold, str(here), "ended")
-                running = executor.submit(executing.hold, str(here))
-                while not ((here / "ended").exists() and (here / "running").exists()):
-                    pass
+                ended, running = [executor.submit(misbehaving.hold, str(here), name) for name in ("ended", "running")]
+                for name in ("ended", "running"):
+                    misbehaving.until_written(here / (name + ".pid"))
                 ended.cancel()
                 futures = [executor.submit(executing.exit_at_once) for _ in range(3)]
                 futures += [executor.submit(executing.note, str(here / "noted")) for _ in range(20)]

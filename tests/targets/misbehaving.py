@@ -51,7 +51,9 @@ def until_gone(pids: list[int]) -> None:
 
 def until_awaited(future: Any, count: int) -> None:
     """Wait until so many threads wait for a future."""
+    end = time.monotonic() + DEADLINE
     while len(future._condition._waiters) < count:
+        assert time.monotonic() < end, "they do not wait"
         time.sleep(0.001)
 
 
@@ -68,6 +70,15 @@ def report_and_return(path: str, value: object = None) -> object:
 
 def apply(target: Callable[[str], object], path: str) -> object:
     return target(path)
+
+
+def hold(folder: str, name: str) -> str:
+    """Report, and wait until it is let go."""
+    place = Path(folder)
+    report(str(place / f"{name}.pid"))
+    while not (place / "go").exists():
+        time.sleep(0.01)
+    return name
 
 
 # They do not end by themselves
