@@ -27,6 +27,11 @@ hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 TESTS = Path(__file__).parent
+# What takes longest. Where processes share the files these are begun first: begun last, one would keep all waiting.
+LONGEST = """
+integration/test_docs.py integration/test_survival_hang.py acceptance/test_browser_errors.py
+integration/test_cli_journal.py integration/test_journal_crashes.py
+""".split()
 WATCHED = {"integration", "contract", "acceptance", "frozen"}
 
 
@@ -111,7 +116,10 @@ async def no_task_left() -> AsyncIterator[None]:
     assert not left, "\n".join(left)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        begun_first = {TESTS / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: begun_first.get(item.path, len(begun_first)))
     for item in items:
         # Two processes share the tests by their names, which must be the same in both.
         if " at 0x" in item.nodeid:

@@ -274,8 +274,15 @@ def test_its_silence_counts_anew_after_the_stall(run: Any, monkeypatch: pytest.M
     run(main)
 
 
-@pytest.mark.parametrize("run", [on_asyncio, on_uvloop])
-@pytest.mark.parametrize("stall", [5.3, 6.5])
+@pytest.mark.parametrize(
+    ("run", "stall"),
+    [
+        (on_asyncio, 5.3),
+        (on_uvloop, 6.5),
+        pytest.param(on_asyncio, 6.5, marks=pytest.mark.soak),
+        pytest.param(on_uvloop, 5.3, marks=pytest.mark.soak),
+    ],
+)
 def test_an_answer_that_lies_in_the_pipe_counts_before_its_timeout(run: Any, stall: float) -> None:
     async def main() -> None:
         async with opened() as (supervisor, gate):

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import gates
+import standing
 
 from orchestrator import child
 
@@ -48,7 +48,7 @@ def look_up_at_gate(log: str, key: Any, port: int, label: str = "gate") -> Any:
 
     def compute() -> str:
         note(log, key)
-        gates.stand(port, label)
+        standing.stand(port, label)
         return f"of {os.getpid()}"
 
     return child.cache("test").get_or_compute(key, compute)
@@ -57,7 +57,7 @@ def look_up_at_gate(log: str, key: Any, port: int, label: str = "gate") -> Any:
 async def look_up_at_gate_async(log: str, key: Any, port: int, label: str = "gate") -> Any:
     async def compute() -> str:
         note(log, key)
-        await gates.stand_async(port, label)
+        await standing.stand_async(port, label)
         return f"of {os.getpid()}"
 
     return await child.cache("test").get_or_compute(key, compute)
@@ -84,7 +84,7 @@ async def many_async(log: str, keys: list[Any]) -> list[Any]:
 def many_at_gate(log: str, keys: list[Any], port: int, label: str) -> list[Any]:
     def compute(missing: list[Any]) -> list[Any]:
         note(log, missing)
-        gates.stand(port, label)
+        standing.stand(port, label)
         return [f"{label} {key}" for key in missing]
 
     values: list[Any] = child.cache("test").get_many(keys, compute)
@@ -97,7 +97,7 @@ def cross(log: str, mine: str, other: str, port: int) -> str:
 
     def compute() -> str:
         note(log, mine)
-        gates.stand(port, mine)
+        standing.stand(port, mine)
         return f"{mine}({cache.get_or_compute(other, lambda: f'{other} alone')})"
 
     value: str = cache.get_or_compute(mine, compute)
@@ -112,7 +112,7 @@ def fail(log: str, key: Any, port: int = 0, label: str = "") -> None:
     def compute() -> None:
         note(log, key)
         if port:
-            gates.stand(port, label)
+            standing.stand(port, label)
         raise OurError("as it is", 7)
 
     try:
@@ -134,7 +134,7 @@ def fail_by_stop_iteration() -> str:
 def die_computing(log: str, key: Any, port: int, label: str) -> None:
     def compute() -> None:
         note(log, key)
-        gates.stand(port, label)
+        standing.stand(port, label)
         os.kill(os.getpid(), signal.SIGKILL)
 
     child.cache("test").get_or_compute(key, compute)
@@ -219,7 +219,7 @@ def repeat(log: str, keys: list[Any], size: int) -> None:
 
 def stand_with_a_wait(log: str, key: Any, port: int) -> Any:
     """Say that it is there, then wait for a key that somebody else computes."""
-    gates.stand(port, "waiter")
+    standing.stand(port, "waiter")
     return look_up(log, key)
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from http.client import HTTPConnection
 
-from gates import stand, stand_async
+from standing import stand, stand_async
 
 from orchestrator import child
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from gates import stand, stand_async
+from standing import stand, stand_async
 
 from orchestrator import child
 

@@ -13,7 +13,7 @@ from datetime import date
 from types import FrameType
 from typing import Any
 
-import gates
+import standing
 
 from orchestrator import child
 
@@ -297,7 +297,7 @@ def tick(number: int, leaving: int = -1) -> tuple[int, bool]:
 
 
 def stand_and_leave(port: int, label: str) -> int:
-    gates.stand(port, label)
+    standing.stand(port, label)
     _leave_loop()
     return os.getpid()
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
-from gates import stand
+from standing import stand
 
 from orchestrator import child
 

@@ -9,7 +9,7 @@ import stat
 import sys
 import threading
 
-from gates import stand
+from standing import stand
 
 from orchestrator import child
 

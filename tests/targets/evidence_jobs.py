@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gates import stand
+from standing import stand
 
 PAGE = (
     "data:text/html,<title>evidence</title><h1>evidence</h1><input id='name'>"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from dataclasses import dataclass
 from typing import Self
+
+from standing import stand, stand_async
+
+__all__ = ("Arrival", "Gate", "stand", "stand_async")
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,3 @@ class Gate:
         self._open = True
         for label in list(self._standing):
             self.let(label)
-
-
-def stand(port: int, label: str = "") -> str:
-    """Wait at the gate, as a sync job."""
-    with socket.create_connection(("127.0.0.1", port)) as line:
-        line.sendall(f"{label} {os.getpid()}\n".encode())
-        line.recv(1)
-    return label
-
-
-async def stand_async(port: int, label: str = "") -> str:
-    """Wait at the gate, as an async job."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(f"{label} {os.getpid()}\n".encode())
-        await reader.read(1)
-    finally:
-        writer.close()
-    return label

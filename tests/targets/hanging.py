@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from gates import stand
+from standing import stand
 
 from orchestrator import child
 
@@ -162,7 +162,7 @@ def start_descendants(port: int, path: str) -> None:
 
 
 async def start_descendants_async(port: int, path: str) -> None:
-    from gates import stand_async
+    from standing import stand_async
 
     process = await asyncio.create_subprocess_exec(*_SLEEPER, start_new_session=True)
     with open(path, "w") as file:

@@ -1,4 +1,4 @@
-"""One small scenario with every feature in it, and its targets: what must hold in whatever host a supervisor lives."""
+"""One small scenario with every feature in it: what must hold in whatever host a supervisor lives."""
 
 from __future__ import annotations
 
@@ -6,75 +6,31 @@ import asyncio
 import contextvars
 import os
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from hosted import (
+    count,
+    count_async,
+    count_down,
+    count_down_then_hold,
+    double,
+    double_async,
+    hold,
+    hold_async,
+    leave,
+    process,
+    refuse,
+    tell,
+    text_of,
+)
 
-from orchestrator import Job, Limit, Supervisor, callback, child
+from orchestrator import Job, Limit, Supervisor, callback
 from orchestrator._events import Artifact, Item, Log, Progress, StateChange
 from orchestrator.exceptions import JobCancelled, JobCrashed, JobFailed, JobTimedOut, PayloadError, SupervisorClosed
 
 LIMITS = [Limit("door", concurrency=1)]
 
 request = contextvars.ContextVar("request", default="")
-
-
-def double(number: int) -> int:
-    return 2 * number
-
-
-async def double_async(number: int) -> int:
-    await asyncio.sleep(0)
-    return 2 * number
-
-
-def process() -> int:
-    return os.getpid()
-
-
-def refuse(text: str) -> None:
-    raise ValueError(text)
-
-
-def leave(code: int) -> None:
-    os._exit(code)
-
-
-def hold(note: str = "") -> None:
-    """Say that it runs, and stay."""
-    child.progress(1, text=note)
-    time.sleep(600)
-
-
-async def hold_async() -> None:
-    child.progress(1)
-    await asyncio.sleep(600)
-
-
-def count_down(number: int, show: Callable[[int], None]) -> str:
-    for left in range(number, 0, -1):
-        show(left)
-    return "lift-off"
-
-
-def count(number: int) -> Iterator[int]:
-    yield from range(number)
-
-
-async def count_async(number: int) -> AsyncIterator[int]:
-    for each in range(number):
-        yield each
-
-
-def tell(path: str) -> str:
-    child.progress(1, 2, "half")
-    child.log("a line", level="warning", page=3)
-    print("a print")
-    child.emit({"n": 1})
-    child.artifact(path, "file")
-    with child.permit("door"):
-        return "told"
 
 
 async def is_running(supervisor: Supervisor, job: Job) -> object:
@@ -177,16 +133,11 @@ async def _cancels(supervisor: Supervisor) -> None:
         assert (statistics.running, statistics.queued) == (0, 0)
 
 
-def count_down_then_hold(held: Callable[[], None]) -> None:
-    held()
-    time.sleep(600)
-
-
 async def use(supervisor: Supervisor) -> None:
     """Use everything that an open supervisor (with `LIMITS`) has; it must be new."""
     assert await supervisor.run(double, 1) == 2
     assert await supervisor.run(double_async, 1) == 2
-    assert await supervisor.run("hosting:double", number=1) == 2
+    assert await supervisor.run("hosted:double", number=1) == 2
     assert await supervisor.run(len, "x" * 2_000_000) == 2_000_000
     assert len(await supervisor.run(text_of, 2_000_000)) == 2_000_000
     await _calls(supervisor)
@@ -206,10 +157,6 @@ async def use(supervisor: Supervisor) -> None:
     assert [handle.state for handle in waiting] == ["succeeded"] * 20
     with pytest.raises(SupervisorClosed, match="draining"):
         await supervisor.run(double, 1)
-
-
-def text_of(size: int) -> str:
-    return "x" * size
 
 
 async def use_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from gates import stand
+from standing import stand
 
 stand(int(os.environ["IMPORT_GATE"]), "importing")
 

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from dying import protocol_fd
-from gates import stand
+from standing import stand
 
 from orchestrator import _wire, child
 

@@ -16,17 +16,29 @@ from orchestrator._models import Limit
 from orchestrator.exceptions import ConfigurationError
 from tests.unit._limits_bench import Asked, Client, clean, fullest, now, virtual
 
-RATES = [(1, 1), (1, 60), (2, 1), (5, 60), (10, 1), (50, 1), (60, 60), (1000, 1), (10000, 60)]
+SOAK = pytest.mark.soak
+RATES = [(1, 1), (1, 60), (2, 1), (5, 60), (10, 1), (50, 1), (60, 60), (1000, 1)]
+# Rate, seconds, burst, units in all: 10,000 a minute are the longest run even when it is short.
+LONG_RUNS = [
+    *((rate, per, burst, 2_000) for rate, per in RATES for burst in (None, "one", "all")),
+    (10_000, 60, None, 2_000),
+    *(
+        pytest.param(rate, per, burst, 20_000, marks=SOAK)
+        for rate, per in [*RATES, (10_000, 60)]
+        for burst in (None, "one", "all")
+    ),
+]
 
 
-@pytest.mark.parametrize(("rate", "per"), RATES)
-@pytest.mark.parametrize("burst", [None, "one", "all"])
-def test_long_runs_use_the_rate_and_no_window_exceeds_it(rate: float, per: float, burst: str | None) -> None:
+@pytest.mark.parametrize(("rate", "per", "burst", "units"), LONG_RUNS)
+def test_long_runs_use_the_rate_and_no_window_exceeds_it(
+    rate: float, per: float, burst: str | None, units: int
+) -> None:
     async def body() -> None:
         bound = {None: None, "one": 1.0, "all": float(rate)}[burst]
         limits = Limits([Limit("api", rate=rate, per=per, burst=bound)])
         client = Client(limits)
-        windows = max(4, min(200, 20000 // rate))
+        windows = max(4, min(200, units // rate))
         for _ in range(int(rate * windows * 1.2) + 50):
             client.ask(api=1)
         await asyncio.sleep(windows * per)
