@@ -98,10 +98,10 @@ def test_from_the_command_line(site: Site, pins: Path, tmp_path: Path) -> None:
 # The rest of the hosts start as many browsers again.
 browser = pytest.mark.browser
 HOSTS = [
-    "awaited",
     "awaited-old",
-    "notebook",
     "streamlit-old",
+    pytest.param("awaited", marks=browser),
+    pytest.param("notebook", marks=browser),
     pytest.param("blocking", marks=browser),
     pytest.param("blocking-old", marks=browser),
     pytest.param("notebook-old", marks=browser),

@@ -118,7 +118,7 @@ def test_a_page_runs_a_browser_job(supervisor: BlockingSupervisor, visit: Any) -
         expect(visit(f"{service.url}/?do=browser&at={site.url}/hello"), "the title is /hello")
 
 
-@pytest.mark.parametrize("whom", ["host", "page"])
+@pytest.mark.parametrize("whom", ["host", pytest.param("page", marks=pytest.mark.browser)])
 def test_nothing_is_left_when_the_host_or_the_page_is_killed(visit: Any, tmp_path: Path, whom: str) -> None:
     command = [sys.executable, str(TARGETS / "page_serving_host.py"), str(PAGE)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
