@@ -29,8 +29,11 @@ hypothesis.settings.load_profile("busy")
 TESTS = Path(__file__).parent
 # What takes longest. Where processes share the files these are begun first: begun last, one would keep all waiting.
 LONGEST = """
-integration/test_docs.py integration/test_survival_hang.py acceptance/test_browser_errors.py
-integration/test_cli_journal.py integration/test_journal_crashes.py
+integration/test_docs.py acceptance/test_streamlit_pages.py integration/test_survival_hang.py
+integration/test_cli_journal.py integration/test_journal_crashes.py acceptance/test_publisher_unchanged.py
+integration/test_cli_run.py acceptance/test_browser_errors.py integration/test_loop_blocking.py
+acceptance/test_batch_run.py acceptance/test_browser_hangs.py acceptance/test_batch_cli.py integration/test_limits.py
+integration/test_store_faults.py integration/test_killset.py integration/test_chaos.py integration/test_demo.py
 """.split()
 WATCHED = {"integration", "contract", "acceptance", "frozen"}
 
@@ -121,7 +124,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         begun_first = {TESTS / name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: begun_first.get(item.path, len(begun_first)))
     for item in items:
-        # Two processes share the tests by their names, which must be the same in both.
+        # Processes share the tests by their names, which must be the same in all.
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"{item.nodeid}: a name with an address differs from run to run; give it ids=")
         if isinstance(item, pytest.Function) and watched(item) and item.get_closest_marker("asyncio"):
