@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from orchestrator.testing import Resources, leftovers, nothing_left
 # A shell ignores Ctrl-C for what it starts in the background, which everything started from there inherits.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What pytest makes of the tests' asserts takes each process ten seconds, unless it may keep that, as by default it may.
+_writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 
 # Its bound on one example is a fifth of a second, which a busy machine takes for anything.
 hypothesis.settings.register_profile("busy", deadline=None)
@@ -130,3 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if isinstance(item, pytest.Function) and watched(item) and item.get_closest_marker("asyncio"):
             # Before the fixtures that the test asks for, so that what they own is gone when it looks.
             item.fixturenames.insert(item.fixturenames.index("nothing_left_behind") + 1, "no_task_left")
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = _writes_nothing
