@@ -367,7 +367,7 @@ class Supervisor:
             self._unbroken += len(payload.body) // 4096
         if payload.callbacks and isinstance(receipt, Receipt):
             receipt.hold_context()
-        if not link.has_space:
+        while not link.has_space:  # on another thread somebody else may have been quicker
             await link.ask(engine.wait_for_space)
             engine.check_open()
         record = self._submitter.record(submission, payload, link.relay(receipt))

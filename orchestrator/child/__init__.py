@@ -90,8 +90,9 @@ def load_main() -> None:
         ImportError: If it cannot be loaded a second time: there is none, or it is a page, a notebook or a frozen app.
     """
     scope = current()
-    if scope is not None:
-        scope.host.load_main()
+    host = _scope.host if scope is None else scope.host
+    if host is not None:
+        host.load_main()
 
 
 def artifact(path: str | PathLike[str], name: str | None = None) -> None:

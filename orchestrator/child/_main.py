@@ -121,6 +121,7 @@ def _apply_init(runtime: Runtime) -> None:
     if init.get("params"):
         # Also for what is preloaded, and for threads that know of no job.
         runtime.params = _scope.local_params = _scope.Params(init["params"])
+    _scope.host = runtime
     _capture.install(runtime)
     for name in init.get("preload") or ():
         if ":" in name:

@@ -367,6 +367,9 @@ _disabled = False
 # Of a child that is a service: what it says, and whether it is to stop; it has no jobs.
 service: Scope | None = None
 
+# What runs this child, also while it runs no job.
+host: Host | None = None
+
 # Those of this process; outside a child they are kept for its life.
 local_resources = Resources()
 local_params = Params()
@@ -395,6 +398,6 @@ def leave(scope: Scope) -> None:
 
 def disable() -> None:
     """Make the functions for job code inert, as a forked copy of a child must."""
-    global _disabled, service
+    global _disabled, service, host
     _disabled = True
-    service = None
+    service = host = None

@@ -139,6 +139,19 @@ def test_quick_calls_do_not_wait_behind_one_that_turns_out_slow(executor: Orches
     assert [path.read_text("ascii") for path in paths] == ["x"] * 300
 
 
+@pytest.mark.parametrize(("kind", "error"), [("frozen", executing.Frozen), ("unprintable", CallUnreadable)])
+def test_of_quick_calls_that_go_together_only_the_one_with_a_hostile_exception_fails(
+    executor: OrchestratorExecutor, kind: str, error: type[BaseException]
+) -> None:
+    for _ in range(20):
+        assert executor.submit(executing.maybe_raise).result(DEADLINE) == ""
+    kinds = [kind if number % 40 == 10 else "" for number in range(200)]
+    futures = [executor.submit(executing.maybe_raise, each) for each in kinds]
+    for each, future in zip(kinds, futures, strict=True):
+        found = future.exception(DEADLINE)
+        assert (found is None) if not each else (type(found) is error and found.__cause__ is not None)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_calls_that_all_crash_crash_once_each_and_soon(count: int, tmp_path: Path) -> None:
     with OrchestratorExecutor(2) as executor:

@@ -252,6 +252,31 @@ def test_an_executor_of_which_no_future_is_left_holds_no_program_up(tmp_path: Pa
     assert done.stdout.splitlines() == ["1", "cannot schedule new futures after interpreter shutdown"]
 
 
+def test_an_initializer_may_be_in_the_main_script(tmp_path: Path) -> None:
+    done = run(
+        """
+        from orchestrator_adapters.executor import OrchestratorExecutor
+
+        KEPT = []
+
+        class Thing:
+            name = "a thing"
+
+        def keep(thing):
+            KEPT.append(thing.name)
+
+        def kept():
+            return KEPT
+
+        if __name__ == "__main__":
+            with OrchestratorExecutor(1, initializer=keep, initargs=(Thing(),)) as executor:
+                print(executor.submit(kept).result(), KEPT)
+        """,
+        tmp_path,
+    )
+    assert done.stdout == "['a thing'] []\n"
+
+
 def test_a_script_without_a_guard_starts_itself_once_and_says_why(tmp_path: Path) -> None:
     done = run(
         """

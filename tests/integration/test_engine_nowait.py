@@ -169,6 +169,30 @@ def test_on_a_loop_that_cannot_spawn_it_is_the_same() -> None:
         runner.run(main())
 
 
+def test_on_a_loop_that_cannot_spawn_the_queue_is_bounded_too() -> None:
+    class Unable(asyncio.SelectorEventLoop):
+        async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    most = 0
+
+    async def main() -> None:
+        async with Supervisor(workers=1, queue_size=3) as supervisor:
+
+            async def submit(number: int) -> int:
+                nonlocal most
+                handle = await supervisor.submit(chores.same, number)
+                most = max(most, supervisor.statistics().queued)
+                found: int = await handle.result()
+                return found
+
+            assert await asyncio.gather(*map(submit, range(100))) == list(range(100))
+
+    with asyncio.Runner(loop_factory=Unable) as runner:
+        runner.run(main())
+    assert 0 < most <= 3
+
+
 def test_sync_code_may_hand_over_without_waiting_too(isolation: Isolation, tmp_path: Path) -> None:
     with BlockingSupervisor(workers=1, queue_size=2, isolation=isolation) as supervisor:
         assert supervisor.submit_nowait(chores.same, 5).result(60) == 5

@@ -217,3 +217,29 @@ def use_streams() -> list[str]:
     sys.stdout.close()
     print("still there")
     return [sys.stdout.name, sys.stdout.mode, sys.stdout.encoding, sys.stdout.errors or "", sys.stderr.name]
+
+
+class Frozen(Exception):
+    """Lets nobody change it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+
+class Unprintable(Exception):
+    """Ends whoever prints or pickles it."""
+
+    def __str__(self) -> str:
+        sys.exit("printed")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        sys.exit("pickled")
+
+
+def maybe_raise(kind: str = "") -> str:
+    """Be quick, and raise one of these."""
+    if kind == "frozen":
+        raise Frozen("no")
+    if kind == "unprintable":
+        raise Unprintable
+    return kind

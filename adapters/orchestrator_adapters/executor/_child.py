@@ -128,15 +128,23 @@ def _initialize() -> str | None:
 
 
 def _dumps_error(error: BaseException) -> str:
-    """Return the pickle of an exception and its traceback; of what cannot be pickled, only of the traceback."""
+    """Return the pickle of an exception and its traceback; of what cannot be pickled, only of the traceback.
+
+    An exception is user code too: it may refuse anything, to be printed or to be changed, or call exit.
+    """
     import traceback
 
-    trace = error.__traceback__
-    # The first frame is this module's.
-    lines = traceback.format_exception(type(error), error, trace.tb_next if trace is not None else None)
-    error.__traceback__ = None  # what its frames hold may live no longer than the call
-    text = "".join(lines)
     try:
+        trace = error.__traceback__
+        # The first frame is this module's.
+        lines = traceback.format_exception(type(error), error, trace.tb_next if trace is not None else None)
+        text = "".join(lines)
+    except BaseException as problem:
+        text = f"{type(error).__name__} (it could not be printed: {type(problem).__name__})"
+    try:
+        BaseException.with_traceback(error, None)  # what its frames hold may live no longer than the call
         return _messages.dumps((error, text))
-    except Exception as problem:
+    except child.JobCancelled:
+        raise
+    except BaseException as problem:
         return _messages.dumps((None, f"{text}\n(it could not be pickled: {type(problem).__name__}: {problem})"))

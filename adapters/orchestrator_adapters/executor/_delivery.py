@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     End = Answer | BaseException
 
+# Also of an exception that lets nobody change it.
+_SET_CAUSE = BaseException.__dict__["__cause__"].__set__
+
 _logger = logging.getLogger("concurrent.futures")  # where the standard library tells of callbacks that raise
 
 
@@ -88,8 +91,10 @@ class Delivery:
                         self._printed += 1
                 else:
                     _settle(item[0], item[1])
-            except BaseException:  # a callback that calls exit, say: the others still wait
+            except BaseException as error:  # a callback that calls exit, say: the others still wait
                 _logger.exception("a callback of a future raised")
+                if not isinstance(item[1], str):
+                    item[0].settle(error=CallUnreadable(f"its end could not be told: {error!r:.500}"))
             del item  # neither a future nor its result lives on here while nothing comes
 
 
@@ -133,8 +138,8 @@ def read_error(answer: Answer) -> BaseException:
         error = CallUnreadable(f"the call could not be rebuilt in the child: {last}")
     elif error is None:
         error = CallUnreadable(f"the call raised what could not be pickled there: {last}")
-    error.__cause__ = cause
     found: BaseException = error
+    _SET_CAUSE(found, cause)
     return found
 
 

@@ -350,16 +350,10 @@ class Pool:
     def _lot_ended(self, lot: deque[tuple[Call, Message]], outcome: Outcome) -> None:
         if not lot:
             return  # it had answered them all
-        if isinstance(outcome.error, JobCrashed):
-            call, _ = lot.popleft()
-            # Those behind it have not begun.
-            rest = list(reversed(lot))
-            self._ended_with(call, outcome.error)
-            self._hand_over_again(rest)
-            return
-        error = None if outcome.status == "cancelled" else outcome.error
-        while lot:
-            self._ended_with(lot.popleft()[0], error)
+        # Those behind the first have not begun.
+        rest = [lot.pop() for _ in range(len(lot) - 1)]
+        self._ended_with(lot.popleft()[0], None if outcome.status == "cancelled" else outcome.error)
+        self._hand_over_again(rest)
 
     def _ended(self, call: Call, outcome: Outcome) -> None:
         answer = outcome.value
