@@ -108,7 +108,6 @@ class KillSet:
         self._prune_at = _REMEMBERED
         self._sessions = {pid}
         self._unmarked: dict[int, float] = {}
-        self._reaped = 0
         self._changing = False  # whether the last scan saw somebody who may turn out to be a member
 
     def descendants(self, spare: Collection[int] = ()) -> list[Identity]:
@@ -132,18 +131,6 @@ class KillSet:
             self._remembered = {pid: at for pid, at in self._remembered.items() if self._exists(Identity(pid, at))}
             self._prune_at = max(_REMEMBERED, 2 * len(self._remembered))
         return living
-
-    def may_have_orphans(self) -> bool:
-        """Return whether a child of the root has ended since this was asked last.
-
-        What such a one has started descends from nobody any more, and only a scan finds it: two small files tell those
-        who started nothing that they need none.
-        """
-        before, self._reaped = self._reaped, self._system.reaped(self.root.pid)
-        if self._reaped != before:
-            return True
-        found = map(self._system.look, self._system.children(self.root.pid))
-        return any(process is not None and not process.alive for process in found)
 
     def members(self) -> list[Identity]:
         """Return all living members, the root included."""

@@ -121,14 +121,6 @@ class LinuxSystem:
         # Where its environment ends. An empty one has an address, too; none has it while its memory is set up or gone.
         return fields[0] not in (b"Z", b"X") and len(fields) > 48 and fields[48] == b"0"
 
-    def reaped(self, pid: int) -> int:
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # Their page faults: nobody begins without any.
-                return int(file.read().rpartition(b")")[2].split(None, 9)[8])
-        except OSError:
-            return 0
-
     def stop(self, identity: Identity) -> None:
         self._signal(identity, signal.SIGSTOP)
 

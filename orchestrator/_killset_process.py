@@ -74,9 +74,6 @@ class System(Protocol):
     def is_changing(self, process: Process) -> bool:
         """Return whether a process has no environment for the moment: it is between two programs, or at its end."""
 
-    def reaped(self, pid: int) -> int:
-        """Return a number that grows with each process whose end a process has taken note of; 0 if nobody tells."""
-
     def stop(self, identity: Identity) -> None:
         """Freeze a process, so that it starts no further one."""
 

@@ -90,9 +90,6 @@ class PsutilSystem:
     def is_changing(self, process: Process) -> bool:
         return False  # nobody tells
 
-    def reaped(self, pid: int) -> int:
-        return 0
-
     def stop(self, identity: Identity) -> None:
         # Not on Windows: to suspend a process there is to suspend its threads one by one, from outside.
         if sys.platform != "win32":

@@ -483,11 +483,9 @@ class Worker:
                 self.pool.has_room(self)
 
     def has_strays(self, moment: float, keep: Collection[int]) -> bool:
-        """Return whether the child may have left processes started since a moment, on the kill set's clock."""
+        """Return whether the child has descendants that were started since a moment, on the kill set's clock."""
         if self.child is None or self.child.killset is None:
             return False
-        if self.child.killset.may_have_orphans():
-            return True
         kept = set(keep)
         # A browser that is kept starts processes of its own whenever it likes: those are none of the job's.
         return any(found.started >= moment - 0.02 for found in self.child.killset.descendants(kept))

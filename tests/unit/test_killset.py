@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,6 @@ class FakeSystem:
     Attributes:
         deaf: Pids that no signal ends.
         changing: Pids that show no environment.
-        ends: How many ends were taken note of.
         at_scan: Called with the number of each scan before it is made.
     """
 
@@ -40,7 +38,6 @@ class FakeSystem:
         self.killed: list[int] = []
         self.deaf: set[int] = set()
         self.changing: set[int] = set()
-        self.ends = 0
         self.looks_at_marks = 0
         self.scans = 0
         self.at_scan: Callable[[int], None] = lambda number: None
@@ -76,9 +73,6 @@ class FakeSystem:
 
     def is_changing(self, process: Process) -> bool:
         return process.pid in self.changing
-
-    def reaped(self, pid: int) -> int:
-        return self.ends
 
     def stop(self, identity: Identity) -> None:
         self.stopped.append(identity.pid)
@@ -392,31 +386,6 @@ def test_psutil_waits_without_reaping(handles: type[Handle]) -> None:
     assert system.wait_gone(Identity(5, 9.0), 0)
     assert system.wait_gone(Identity(6, 10.0), 0)
     assert system.wait_gone(Identity(7, 10.0), 0)
-
-
-def test_who_had_a_child_that_ended_may_have_orphans() -> None:
-    system = FakeSystem(INIT, ME, ROOT, process(51_000, 50_000))
-    kill_set = KillSet(50_000, "m", system=system)
-    assert not kill_set.may_have_orphans()
-    system.ends += 1
-    assert kill_set.may_have_orphans()
-    assert not kill_set.may_have_orphans()
-    system.processes[51_000] = system.processes[51_000]._replace(alive=False)
-    assert kill_set.may_have_orphans()
-    assert system.scans == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells")
-def test_linux_tells_of_children_that_were_reaped() -> None:
-    from orchestrator._killset_linux import LinuxSystem
-
-    system = LinuxSystem()
-    before = system.reaped(os.getpid())
-    with subprocess.Popen([sys.executable, "-c", ""]) as started:
-        os.waitid(os.P_PID, started.pid, os.WEXITED | os.WNOWAIT)
-        assert system.reaped(os.getpid()) == before
-    assert system.reaped(os.getpid()) > before
-    assert system.reaped(started.pid) == 0
 
 
 def test_clock_goes_forward() -> None:
