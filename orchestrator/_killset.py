@@ -108,6 +108,7 @@ class KillSet:
         self._prune_at = _REMEMBERED
         self._sessions = {pid}
         self._unmarked: dict[int, float] = {}
+        self._reaped: int | None = 0  # what the root had heard of ended children when we looked for orphans
         self._changing = False  # whether the last scan saw somebody who may turn out to be a member
 
     def descendants(self, spare: Collection[int] = ()) -> list[Identity]:
@@ -131,6 +132,28 @@ class KillSet:
             self._remembered = {pid: at for pid, at in self._remembered.items() if self._exists(Identity(pid, at))}
             self._prune_at = max(_REMEMBERED, 2 * len(self._remembered))
         return living
+
+    def may_have_left(self, moment: float, spare: Collection[int]) -> bool:
+        """Return whether something may be there that was started at or after a moment, the root aside.
+
+        Quick where nothing was started. Elsewhere it may be wrong in one way: there may be nothing.
+
+        Args:
+            moment: On the clock of `now`.
+            spare: Pids that do not count, with their descendants.
+        """
+        earliest = moment - max(0.02, self._system.tick)
+        if any(found.started >= earliest for found in self.descendants(spare)):
+            return True
+        if self.job_object is not None:
+            looks = [self._system.look(pid) for pid in self.job_object.pids() if pid not in spare]
+            return any(found is not None and found.started >= earliest for found in looks)
+        # No orphan is left by who has had no child: one whose end the root heard of since, or has still to hear of.
+        reaped = self._system.reaped(self.root.pid)
+        if reaped is None or reaped != self._reaped:
+            return True
+        looks = [self._system.look(pid) for pid in self._system.children(self.root.pid)]
+        return any(found is not None and not found.alive and found.started >= earliest for found in looks)
 
     def members(self) -> list[Identity]:
         """Return all living members, the root included."""
@@ -191,6 +214,7 @@ class KillSet:
                 if process.started >= earliest and pid not in spared and process.identity != self.root
             }
 
+        self._reaped = self._system.reaped(self.root.pid)  # before the look: what ends later is looked for next time
         return self._empty(select, timeout)
 
     def terminate(self) -> None:

@@ -65,6 +65,9 @@ class System(Protocol):
     def children(self, pid: int) -> list[int]:
         """Return the children of a process, without looking at all processes if that can be had."""
 
+    def reaped(self, pid: int) -> int | None:
+        """Return a number that grows when a process hears of the end of its children; None if it cannot be had."""
+
     def table(self) -> dict[int, Process]:
         """Return all processes, zombies included."""
 

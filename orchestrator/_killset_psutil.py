@@ -63,6 +63,9 @@ class PsutilSystem:
         except (psutil.Error, OSError):
             return []
 
+    def reaped(self, pid: int) -> int | None:
+        return None
+
     def table(self) -> dict[int, Process]:
         found: dict[int, Process] = {}
         for pid in psutil.pids():

@@ -483,9 +483,8 @@ class Worker:
                 self.pool.has_room(self)
 
     def has_strays(self, moment: float, keep: Collection[int]) -> bool:
-        """Return whether the child has descendants that were started since a moment, on the kill set's clock."""
+        """Return whether the child may have left something that was started since a moment, on the kill set's clock."""
         if self.child is None or self.child.killset is None:
             return False
-        kept = set(keep)
         # A browser that is kept starts processes of its own whenever it likes: those are none of the job's.
-        return any(found.started >= moment - 0.02 for found in self.child.killset.descendants(kept))
+        return self.child.killset.may_have_left(moment, set(keep))

@@ -304,6 +304,29 @@ async def test_descendants_are_gone_when_the_cancelled_call_returns(tmp_path: Pa
 
 
 @posix
+@pytest.mark.parametrize("reap", [True, False])
+async def test_orphans_are_gone_when_the_cancelled_call_returns(tmp_path: Path, reap: bool) -> None:
+    kept, path = tmp_path / "kept", tmp_path / "pids"
+    async with gates.Gate() as gate, Supervisor(workers=1) as supervisor:
+        # What a job left that was not cancelled stays; the clock of processes ticks a hundred times a second.
+        await supervisor.run(hanging.leave_orphans, gate.port, str(kept), reap=reap, hang=False)
+        await supervisor.run(time.sleep, 0.05)
+        for _ in range(2):
+            gate.arrivals.clear()
+            task = asyncio.create_task(supervisor.run(hanging.leave_orphans, gate.port, str(path), reap=reap))
+            [arrival] = await gate.arrived()
+            pids = [int(pid) for pid in path.read_text().split()]
+            assert all(_lives(pid) for pid in pids)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert [pid for pid in pids if _lives(pid)] == []
+            assert await supervisor.run(dying.pid) == arrival.pid
+            assert all(_lives(int(pid)) for pid in kept.read_text().split())
+    assert not any(_lives(int(pid)) for pid in kept.read_text().split())
+
+
+@posix
 async def test_descendants_of_an_async_job_are_gone(tmp_path: Path) -> None:
     path = tmp_path / "pids"
     async with gates.Gate() as gate, Supervisor(workers=1) as supervisor:

@@ -161,6 +161,27 @@ def start_descendants(port: int, path: str) -> None:
     stand(port, "started")
 
 
+def leave_orphans(port: int, path: str, *, reap: bool, hang: bool = True) -> None:
+    """Start processes whose own parents end at once, one in a session of its own; note their pids; hang."""
+    pids = []
+    for session in (False, True):
+        command = ["/bin/sh", "-c", "sleep 600 >/dev/null & echo $!"]
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=session)
+        assert parent.stdout is not None
+        pids.append(int(parent.stdout.read()))  # it ends with its parent
+        if reap:
+            parent.wait()
+        else:
+            _ZOMBIES.append(parent)
+    with open(path, "w") as file:
+        file.write(" ".join(map(str, pids)))
+    if hang:
+        stand(port, "started")
+
+
+_ZOMBIES: list[subprocess.Popen[bytes]] = []
+
+
 async def start_descendants_async(port: int, path: str) -> None:
     from standing import stand_async
 

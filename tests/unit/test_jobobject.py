@@ -117,6 +117,9 @@ class FakeWindows:
     def look(self, pid: int) -> Process | None:
         return self.processes.get(pid)
 
+    def reaped(self, pid: int) -> int | None:
+        return None
+
     def children(self, pid: int) -> list[int]:
         return [process.pid for process in self.processes.values() if process.parent == pid]
 
@@ -259,6 +262,16 @@ def test_refusal_is_logged_once_and_leaves_nothing(windows: FakeWindows, call: s
     windows.start(51_000, ROOT)
     assert KillSet(ROOT, "m", job_object=None, system=windows).sweep(1) == ()
     assert set(windows.processes) == {OWN}
+
+
+def test_orphans_are_in_the_job_s_list(windows: FakeWindows) -> None:
+    kill_set = held(windows)
+    assert not kill_set.may_have_left(100.0, ())
+    windows.start(51_000, ROOT, 100.0)
+    windows.start(52_000, 51_000, 101.0)
+    windows.processes.pop(51_000)
+    assert kill_set.descendants() == []
+    assert kill_set.may_have_left(100.0, ()) and not kill_set.may_have_left(102.0, ())
 
 
 def test_refused_blows_leave_the_work_to_the_second_layer(windows: FakeWindows) -> None:

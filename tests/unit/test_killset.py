@@ -25,6 +25,7 @@ class FakeSystem:
     Attributes:
         deaf: Pids that no signal ends.
         changing: Pids that show no environment.
+        heard: What the root has heard of ended children.
         at_scan: Called with the number of each scan before it is made.
     """
 
@@ -39,6 +40,7 @@ class FakeSystem:
         self.deaf: set[int] = set()
         self.changing: set[int] = set()
         self.looks_at_marks = 0
+        self.heard: int | None = 0
         self.scans = 0
         self.at_scan: Callable[[int], None] = lambda number: None
 
@@ -61,6 +63,9 @@ class FakeSystem:
 
     def children(self, pid: int) -> list[int]:
         return [process.pid for process in self.processes.values() if process.parent == pid]
+
+    def reaped(self, pid: int) -> int | None:
+        return self.heard
 
     def table(self) -> dict[int, Process]:
         self.scans += 1
@@ -391,3 +396,35 @@ def test_psutil_waits_without_reaping(handles: type[Handle]) -> None:
 def test_clock_goes_forward() -> None:
     first = now()
     assert now() >= first
+
+
+# Whether something may have been left
+
+
+def left(system: FakeSystem, moment: float = 20.0) -> bool:
+    return KillSet(ROOT.pid, "m", system=system).may_have_left(moment, ())
+
+
+def test_where_nothing_was_started_nothing_is_left_and_nobody_looks_far() -> None:
+    system = FakeSystem(INIT, ME, ROOT, process(50_001, ROOT.pid, 15.0))
+    assert not left(system)
+    assert system.scans == 0
+
+
+def test_a_descendant_or_a_child_that_ended_may_have_left_something() -> None:
+    assert left(FakeSystem(INIT, ME, ROOT, process(50_001, ROOT.pid, 20.0)))
+    assert left(FakeSystem(INIT, ME, ROOT, process(50_001, ROOT.pid, 20.0)._replace(alive=False)))
+    assert not left(FakeSystem(INIT, ME, ROOT, process(50_001, ROOT.pid, 15.0)._replace(alive=False)))
+
+
+@pytest.mark.parametrize("heard", [300, None])
+def test_who_heard_of_an_ended_child_may_have_orphans_until_they_were_looked_for(heard: int | None) -> None:
+    system = FakeSystem(INIT, ME, ROOT, process(60_000, 1, 21.0))
+    system.marked[60_000] = [b"m"]
+    system.heard = heard
+    kill_set = KillSet(ROOT.pid, "m", system=system)
+    assert kill_set.may_have_left(20.0, ())
+    assert kill_set.kill_started_since(20.0, (), 1.0) == ()
+    assert system.killed == [60_000]
+    # Where nobody tells it is looked for each time.
+    assert kill_set.may_have_left(30.0, ()) == (heard is None)
