@@ -95,6 +95,14 @@ def test_the_certificate_says_what_is_known(executor: OrchestratorExecutor) -> N
     assert type(copy) is CallCrashed and copy.certificate == error.certificate
 
 
+def test_what_a_function_that_prints_says_before_it_crashes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with OrchestratorExecutor(1) as executor:
+        for number in range(4):
+            executor.submit(executing.say_and, number, "return").result(DEADLINE)
+        assert isinstance(executor.submit(executing.say_and, 4, "die").exception(DEADLINE), CallCrashed)
+    assert capsys.readouterr().out == "line 0\nline 1\nline 2\nline 3\nline 4\n"
+
+
 def test_neighbours_do_not_notice(executor: OrchestratorExecutor, tmp_path: Path) -> None:
     held = executor.submit(executing.hold, str(tmp_path))
     crashed = executor.submit(executing.segfault)
@@ -150,6 +158,7 @@ def test_of_quick_calls_that_go_together_only_the_one_with_a_hostile_exception_f
     for each, future in zip(kinds, futures, strict=True):
         found = future.exception(DEADLINE)
         assert (found is None) if not each else (type(found) is error and found.__cause__ is not None)
+        assert kind != "unprintable" or not each or ("Unprintable" in str(found) and "pickled" in str(found))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 20])

@@ -243,3 +243,10 @@ def maybe_raise(kind: str = "") -> str:
     if kind == "unprintable":
         raise Unprintable
     return kind
+
+
+def say_and(number: int, end: str) -> None:
+    """Print a line, then return or die."""
+    print("line", number)
+    if end == "die":
+        os._exit(1)

@@ -143,8 +143,8 @@ def _dumps_error(error: BaseException) -> str:
         text = f"{type(error).__name__} (it could not be printed: {type(problem).__name__})"
     try:
         BaseException.with_traceback(error, None)  # what its frames hold may live no longer than the call
-        return _messages.dumps((error, text))
+        return _messages.dumps((error, text, ""))
     except child.JobCancelled:
         raise
     except BaseException as problem:
-        return _messages.dumps((None, f"{text}\n(it could not be pickled: {type(problem).__name__}: {problem})"))
+        return _messages.dumps((None, text, f"{type(problem).__name__}: {problem}"))

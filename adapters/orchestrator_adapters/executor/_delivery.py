@@ -125,7 +125,7 @@ def _settle(call: Call, end: End) -> None:
 def read_error(answer: Answer) -> BaseException:
     """Return the exception that an answer carries, with its traceback in the child as its cause."""
     try:
-        error, trace = pickle.loads(a2b_base64(answer[1]))
+        error, trace, why = pickle.loads(a2b_base64(answer[1]))
     except BaseException as problem:
         unreadable = CallUnreadable(f"the call raised what could not be rebuilt here: {problem!r:.500}")
         unreadable.__cause__ = problem
@@ -137,7 +137,7 @@ def read_error(answer: Answer) -> BaseException:
     elif answer[0] == _messages.UNREADABLE:
         error = CallUnreadable(f"the call could not be rebuilt in the child: {last}")
     elif error is None:
-        error = CallUnreadable(f"the call raised what could not be pickled there: {last}")
+        error = CallUnreadable(f"the call raised {last} (which could not be pickled: {why})")
     found: BaseException = error
     _SET_CAUSE(found, cause)
     return found

@@ -93,6 +93,7 @@ class Pool:
         self._taken = 0.0
         self._enough = workers + 0.25  # of calls of which so many are handed over, no more are for the moment
         self._quick: set[str] = set()
+        self._printing: set[str] = set()  # of those the ones whose lines are to come at once
         self._crashes = 0
         self._probes: set[asyncio.Task[None]] = set()
         self._problem: Callable[[], BaseException] | None = None
@@ -213,7 +214,7 @@ class Pool:
         else:
             loop_factory = asyncio.SelectorEventLoop
         try:
-            with asyncio.Runner(loop_factory=loop_factory) as runner:
+            with asyncio.Runner(debug=False, loop_factory=loop_factory) as runner:  # it is none of the program's loops
                 runner.run(self._live())
         finally:
             self._delivery.finish()
@@ -284,7 +285,7 @@ class Pool:
     def _hand_over(self, call: Call, message: Message) -> None:
         # Without a callback a job costs less, and what a quick call prints can wait for its end.
         job: tuple[Any, ...]
-        if call.share == 1.0:
+        if call.share == 1.0 or call.label in self._printing:
             job = (_child.call, message, self._say)
         elif isinstance(message, str):
             job = (_child.call_quickly, message)
@@ -360,6 +361,8 @@ class Pool:
         if outcome.status != "succeeded":
             self._ended_with(call, None if outcome.status == "cancelled" else outcome.error)
         elif isinstance(answer, list):
+            if len(answer) > 2:
+                self._printing.add(call.label)
             for fd, line in answer[2:]:
                 self._delivery.said(fd, line)
             self._settle(call, answer)
@@ -416,6 +419,7 @@ class Pool:
         elif label not in self._quick:
             if len(self._quick) >= _MOST_KNOWN:
                 self._quick.clear()
+                self._printing.clear()
             self._quick.add(label)
 
     async def _probe(self) -> None:
