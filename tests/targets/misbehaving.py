@@ -152,8 +152,7 @@ def nest(path: str) -> None:
 
 
 ENDLESS: list[Callable[[str], None]] = [swallow_everything, sleep, wait_for_a_lock, sleep_with_the_gil]
-ORPHANS = [leave_an_orphan, leave_an_orphan_in_a_session_of_its_own]
-FAMILIES = [wait_for_a_process, *ORPHANS, nest]
+FAMILIES = [wait_for_a_process, leave_an_orphan, leave_an_orphan_in_a_session_of_its_own, nest]
 
 
 # They end at a bad moment
