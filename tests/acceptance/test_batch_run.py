@@ -168,7 +168,7 @@ async def test_attempts_bound_retries_and_crashes_become_poison() -> None:
 
 async def test_timeouts_are_tried_again() -> None:
     records = obeying("sleep 60")
-    report = await batch("enriching:obey", records, mp={"task_timeout": 0.5, "attempts": 2}).run()
+    report = await batch("enriching:obey", records, mp={"task_timeout": 3, "attempts": 2}).run()
     assert report.exit_code == 0 and notes() == {0: 2}
 
 
