@@ -67,7 +67,9 @@ async def test_a_storm_ends_with_every_record_answered_and_every_token_counted(
     assert usage["usage_prompt"] == found["prompt_tokens"] and usage["usage_output"] == found["output_tokens"]
 
 
-@pytest.mark.parametrize(("api", "fault"), [("gemini", "day"), ("gemini", "spend"), ("openai", "spend")])
+@pytest.mark.parametrize(
+    ("api", "fault"), [("gemini", "day"), pytest.param("gemini", "spend", marks=pytest.mark.soak), ("openai", "spend")]
+)
 async def test_a_quota_that_is_used_up_stops_the_batch_and_the_next_run_does_the_rest(
     server: ModelServer, tmp_path: Path, api: str, fault: str
 ) -> None:

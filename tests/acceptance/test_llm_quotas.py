@@ -44,7 +44,7 @@ async def run(supervisor: Supervisor, jobs: list[Job]) -> float:
     return time.monotonic() - began
 
 
-@each_way
+@pytest.mark.parametrize("way", ["async", pytest.param("sync", marks=pytest.mark.soak)])
 async def test_four_children_never_exceed_the_rate_and_six_requests_at_once(way: str) -> None:
     with served(quotas=[["requests", 40, 1]], latency=0.05) as url:
         limits = [Limit("gemini", rate=40 * BUSY, per=1)]
@@ -60,7 +60,7 @@ async def test_four_children_never_exceed_the_rate_and_six_requests_at_once(way:
     assert seconds < 120 / (40 * 0.4)  # on a busy machine; how much is used when it is idle is for the long lane
 
 
-@each_way
+@pytest.mark.parametrize("way", ["sync", pytest.param("async", marks=pytest.mark.soak)])
 async def test_tokens_are_a_quota_too_and_estimates_are_put_right(way: str) -> None:
     prompts = [f"{number:3} " + "word " * 39 for number in range(40)]  # 50 tokens each
     with served(quotas=[["tokens", 1000, 1]]) as url:
@@ -74,7 +74,7 @@ async def test_tokens_are_a_quota_too_and_estimates_are_put_right(way: str) -> N
     assert found["prompt_tokens"] == 2000
 
 
-@pytest.mark.parametrize(("way", "api"), [("sync", "openai"), ("async", "gemini")])
+@pytest.mark.parametrize(("way", "api"), [("sync", "openai"), pytest.param("async", "gemini", marks=pytest.mark.soak)])
 async def test_a_pause_that_one_child_is_told_is_kept_by_all(way: str, api: str) -> None:
     prompts = [f"fox {number}" for number in range(60)]
     prompts[10] += " [[minute=1*1]]"
