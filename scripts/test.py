@@ -43,9 +43,9 @@ def main() -> int:
     _browser.provide()  # tests that drive a browser are skipped without one, and fail in CI
     selection = ["-m", _expression(options.lane)] if not options.all else []
     if not options.lane:
-        # Tests wait for processes half of the time: twice as many at once as there are cores on a small machine.
+        # Two processes: with more, tests that hold deadlines would miss them on two cores.
         # Files go as a whole, in the order of conftest.py. Long lanes have the machine to themselves, for figures.
-        selection += ["--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
+        selection += ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
     if options.lane or options.all:
         # One test of a long lane may take minutes: that is no hang, and a dump of a busy process may crash it.
         selection += ["-o", "faulthandler_timeout=0"]

@@ -97,7 +97,7 @@ class ScriptedChild(FakeChild):
         super().end_now(code, signal)
 
     def answer(self, job: Frame, *, error: str = "", cancelled: bool = False) -> None:
-        if job not in self.line or self.gone.is_set():
+        if job not in self.line or self._end.done():  # the dead say nothing, also before it is noticed that they are
             return
         ran = self.line[0] is job
         self.line.remove(job)

@@ -433,13 +433,13 @@ def test_reader_that_goes_away_ends_the_run_quietly(start: Start) -> None:
 
 def test_timeout_and_retries(start: Start, folder: Path) -> None:
     lines = [
-        {"target": "jobs:hold", "args": ["fifo"], "timeout": 0.2, "retry": {"attempts": 1}},
+        {"target": "jobs:hold", "args": ["fifo"], "timeout": 2, "retry": {"attempts": 1}},
         {"target": "jobs:fail_first", "args": ["tried"], "retry": {"attempts": 2, "backoff": 0}},
         {"target": "jobs:fail", "retry": {"attempts": 1}},
     ]
     code, outcomes, errors = start("--retries", "1", "--timeout", "30s", lines=lines).finish()
     one, two, three = (by_line(outcomes)[line] for line in (1, 2, 3))
-    assert (one["status"], one["error"]["type"], one["error"]["timeout"]) == ("timed_out", "JobTimedOut", 0.2)
+    assert (one["status"], one["error"]["type"], one["error"]["timeout"]) == ("timed_out", "JobTimedOut", 2)
     assert "with open(fifo)" in one["error"]["traceback"] or "jobs.py" in one["error"]["traceback"]
     assert (two["value"], two["attempts"], three["attempts"]) == ("second attempt", 2, 1)
     assert code == 1
