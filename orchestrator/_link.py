@@ -44,6 +44,10 @@ class Link(Protocol):
         """Whether the queue takes another job without waiting."""
         ...
 
+    def is_full(self) -> bool:
+        """Return whether the queue takes no job now; may wait for the engine's thread a moment to be sure."""
+        ...
+
     def accept(self, record: Record) -> None:
         """Hand a job over."""
 
@@ -79,6 +83,9 @@ class SameLoop:
     @property
     def has_space(self) -> bool:
         return self.engine.has_space
+
+    def is_full(self) -> bool:
+        return not self.engine.has_space
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         self.engine.guarded(function, *args)
@@ -195,6 +202,15 @@ class EngineThread:
     def has_space(self) -> bool:
         """Whether the queue takes another job without waiting."""
         return self.engine.jobs.queued + self._sent - self._arrived < self.engine.options.queue_size
+
+    def is_full(self) -> bool:
+        """Return whether the queue takes no job now."""
+
+        async def look() -> bool:
+            return not self.has_space
+
+        # From here a job that the engine is just taking is counted twice; on its own thread nobody is taking one.
+        return not self.has_space and self.wait(look)
 
     def accept(self, record: Record) -> None:
         """Hand a job over.
@@ -317,6 +333,9 @@ class OtherLoop:
     @property
     def has_space(self) -> bool:
         return self._thread.has_space
+
+    def is_full(self) -> bool:
+        return self._thread.is_full()
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         self._thread.call(function, *args)

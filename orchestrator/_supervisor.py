@@ -26,6 +26,7 @@ from orchestrator.exceptions import ConfigurationError, LaunchError, SupervisorC
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from orchestrator._codec import Payload
     from orchestrator._journal import Journal
     from orchestrator._record import Listener, Record
     from orchestrator._service import ServiceHandle
@@ -313,13 +314,9 @@ class Supervisor:
         self._submitter.check_nowait()
         handle = JobHandle(link, submission)
         payload = submission.encode()
-        if not link.has_space:
+        if link.is_full():
             raise self._submitter.queue_full()
-        if payload.callbacks:
-            handle.hold_context()
-        record = self._submitter.record(submission, payload, link.relay(handle))
-        handle._attach(record)
-        link.accept(record)
+        self._hand_over(link, submission, payload, handle)
         return handle
 
     async def _submit_stream(self, submission: Submission) -> JobHandle:
@@ -342,17 +339,8 @@ class Supervisor:
         """How many jobs can run at once."""
         return (self._options.workers or 1) * self._options.concurrency
 
-    async def _accept(
-        self,
-        link: Link,
-        submission: Submission,
-        receipt: Listener,
-        *,
-        read: bool = False,
-        index: int | None = None,
-        item: Any = None,
-        identity: str | None = None,
-    ) -> Record:
+    async def _accept(self, link: Link, submission: Submission, receipt: Listener, **place: Any) -> Record:
+        """Encode a job, wait for room, and hand it over with what `_hand_over` is to note of it."""
         engine = link.engine
         self._unbroken += 1
         if self._unbroken >= _LOT:
@@ -365,11 +353,26 @@ class Supervisor:
         else:
             payload = submission.encode()
             self._unbroken += len(payload.body) // 4096
-        if payload.callbacks and isinstance(receipt, Receipt):
-            receipt.hold_context()
         while not link.has_space:  # on another thread somebody else may have been quicker
             await link.ask(engine.wait_for_space)
             engine.check_open()
+        return self._hand_over(link, submission, payload, receipt, **place)
+
+    def _hand_over(
+        self,
+        link: Link,
+        submission: Submission,
+        payload: Payload,
+        receipt: Listener,
+        *,
+        read: bool = False,
+        index: int | None = None,
+        item: Any = None,
+        identity: str | None = None,
+    ) -> Record:
+        """Give the engine a job for which there is room."""
+        if payload.callbacks and isinstance(receipt, Receipt):
+            receipt.hold_context()
         record = self._submitter.record(submission, payload, link.relay(receipt))
         record.index, record.item = index, item
         record.identity = identity or record.identity

@@ -200,8 +200,10 @@ class BlockingSupervisor:
         handle._record = record
         while not thread.offer(record):
             if not wait:
-                handle._record = None
-                raise self._submitter.queue_full()
+                if thread.is_full():
+                    handle._record = None
+                    raise self._submitter.queue_full()
+                continue
             thread.wait(thread.engine.wait_for_space)
             thread.engine.check_open()
         return record

@@ -249,6 +249,7 @@ def test_options_of_the_supervisor_may_be_given() -> None:
         ({"grace": -1}, ValueError, "grace"),
         ({"colour": "red"}, TypeError, "colour"),
         ({"journal": None}, TypeError, "journal"),
+        ({"preload": "json", "initializer": print}, ValueError, "preload"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

@@ -21,8 +21,6 @@ PARAMS = "orchestrator_adapters.executor"
 # Calls that take less are not worth one frame there and one back at a time.
 _QUICK = 0.002
 
-_QUICK_PLAIN = _messages.PLAIN.upper()
-
 _prepared = False
 _failure: str | None = None
 _authkey = ""
@@ -76,7 +74,7 @@ def call_plainly(*message: Any):  # type: ignore[no-untyped-def]
     The codec of jobs has least to do with values that are in nothing else.
     """
     answer = call_quickly(list(message))
-    return answer[1] if answer[0] == _QUICK_PLAIN and len(answer) == 2 else answer
+    return answer[1] if answer[0] == _messages.QUICK_PLAIN and len(answer) == 2 else answer
 
 
 def _call(message: Message) -> Answer:

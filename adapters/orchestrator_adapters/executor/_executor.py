@@ -85,7 +85,9 @@ class OrchestratorExecutor(Executor):
         if initializer is not None:
             given["initializer"] = _messages.dumps((initializer, tuple(initargs)))
             defaults |= {"start_timeout": _TO_INITIALIZE, "restart": _RESTART}
-            options["preload"] = [*options.get("preload", ()), _PREPARE]
+            before = options.get("preload", ())
+            if isinstance(before, (list, tuple)):  # what else it is the supervisor refuses
+                options["preload"] = (*before, _PREPARE)
         options = {**defaults, **options}
         options |= {"max_jobs": max_tasks_per_child, "params": {_child.PARAMS: given}}
         self._max_workers = max_workers

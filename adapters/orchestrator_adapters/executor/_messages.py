@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 # What an answer is; a capital says that the call was quick.
 VALUE, ATOM, PLAIN, ERROR, UNREADABLE, NOT_INITIALIZED = "vapeun"
+QUICK_PLAIN = PLAIN.upper()
 VALUES = frozenset("vVaApP")
 # To read one of these is no work, and runs no code of anybody's.
 HARMLESS = frozenset("aApP")
 
 _ATOMS = frozenset((type(None), bool, int, float, str, bytes))
 _SHORT = 4096
-_PLAIN = PLAIN + PLAIN.upper()
+_PLAIN = PLAIN + QUICK_PLAIN
 
 _FUNCTION = type(lambda: None)
 # Integers and floats beyond these are none that every JSON has.

@@ -32,7 +32,6 @@ _QUICK_SHARE = 1 / 128
 _MOST_KNOWN = 10_000
 # Quick calls go in lots, if that many wait: a job costs more than they do. More would make the first wait for long.
 _LEAST_LOT, _LARGEST_LOT = 4, 32
-_QUICK_PLAIN = _messages.PLAIN.upper()
 # A call whose pickle is longer goes alone: what is long to send is no small call.
 _LONG = 4096
 # So much is encoded in a thread.
@@ -367,7 +366,7 @@ class Pool:
                 self._delivery.said(fd, line)
             self._settle(call, answer)
         else:
-            self._settle(call, [_QUICK_PLAIN, answer])
+            self._settle(call, [_messages.QUICK_PLAIN, answer])
 
     def _ended_with(self, call: Call, error: BaseException | None) -> None:
         """A call ended without an answer: with an error, or because it was cancelled, alone or with everything."""
